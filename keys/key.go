@@ -17,11 +17,14 @@ import (
 // are the same key: erasing one erases all.
 type Key struct {
 	_ [0]func() // not comparable with ==, which would not be constant time
-	// The bytes stand behind a pointer, because fmt asks no method of a value
-	// in an unexported field of somebody else's struct, but prints such a
-	// pointer as an address.
-	s *secret
+	// The bytes stand behind two pointers, because fmt asks no method of a
+	// value in an unexported field of somebody else's struct. It follows one
+	// pointer when the verb does not suit a pointer, and prints the second as
+	// an address.
+	h *handle
 }
+
+type handle struct{ s *secret }
 
 type secret struct {
 	n int
@@ -32,11 +35,19 @@ type secret struct {
 func NewKey(b []byte) (Key, error) {
 	switch len(b) {
 	case 16, 24, 32:
-		k := Key{s: &secret{n: len(b)}}
-		copy(k.s.b[:], b)
-		return k, nil
+		return newKey(b), nil
 	}
 	return Key{}, fmt.Errorf("AES key of %d bytes: 16, 24 or 32 allowed", len(b))
+}
+
+func newKey(b []byte) Key {
+	both := new(struct {
+		h handle
+		s secret
+	})
+	both.h.s = &both.s
+	both.s.n = copy(both.s.b[:], b)
+	return Key{h: &both.h}
 }
 
 // GenerateKey draws an AES key of 16, 24 or 32 bytes from rand.
@@ -52,10 +63,11 @@ func GenerateKey(rand io.Reader, size int) (Key, error) {
 // Bytes returns the key itself, for the code that computes with it. The slice
 // is the key's own: it is all zeros after Erase.
 func (k Key) Bytes() []byte {
-	if k.s == nil {
+	if k.h == nil {
 		return nil
 	}
-	return k.s.b[:k.s.n:k.s.n]
+	s := k.h.s
+	return s.b[:s.n:s.n]
 }
 
 // Len returns the size in bytes, 0 when there is no key.
@@ -70,9 +82,9 @@ func (k Key) Equal(other Key) bool { return subtle.ConstantTimeCompare(k.Bytes()
 // Erase overwrites the key. After that it is no key, so that nothing can be
 // computed with zeros by mistake.
 func (k Key) Erase() {
-	if k.s != nil {
-		clear(k.s.b[:])
-		k.s.n = 0
+	if k.h != nil {
+		clear(k.h.s.b[:])
+		k.h.s.n = 0
 	}
 }
 
@@ -81,8 +93,7 @@ func (k Key) clone() Key {
 	if k.IsZero() {
 		return Key{}
 	}
-	s := *k.s
-	return Key{s: &s}
+	return newKey(k.Bytes())
 }
 
 // CheckValue is the key check value of an AES key: the first 3 bytes of the

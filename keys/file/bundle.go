@@ -181,6 +181,9 @@ func (s *Store) Import(ctx context.Context, r io.Reader, identities ...age.Ident
 	} else {
 		r = br
 	}
+	if start, _ := br.Peek(1); string(start) == "{" {
+		return nil, fmt.Errorf("%w: it is not wrapped", ErrBundle)
+	}
 	plain, err := age.Decrypt(r, identities...)
 	if err != nil {
 		return nil, fmt.Errorf("opening the wrapped bundle: %w", err)
@@ -223,6 +226,9 @@ func (s *Store) importBundle(ctx context.Context, r io.Reader) ([]keys.Entry, er
 				return err
 			}
 			added = append(added, e.entry())
+		}
+		if len(added) == 0 {
+			return errUnchanged
 		}
 		return nil
 	})
@@ -310,6 +316,9 @@ func (e *bundleEntry) validate() error {
 	again := e.metadata
 	if err := again.describe(e.Secret); err != nil {
 		return err
+	}
+	if again.Development != e.Development {
+		return fmt.Errorf("key %s version %d: %w", e.Name, e.Version, keys.ErrDevelopmentKey)
 	}
 	if again.Check != e.Check || !bytes.Equal(again.PublicKey, e.PublicKey) {
 		return fmt.Errorf("key %s version %d does not have the check value that it is said to have", e.Name, e.Version)

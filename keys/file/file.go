@@ -275,6 +275,9 @@ func (s *Store) newer(img *image) error {
 	return nil
 }
 
+// errUnchanged is for a change that found nothing to do.
+var errUnchanged = errors.New("nothing to change")
+
 // update carries out a change: under the lock it reads the file anew, lets
 // change alter that image, and puts the result in the file's place. After an
 // error nothing has changed.
@@ -296,10 +299,15 @@ func (s *Store) update(ctx context.Context, change func(*image) error) error {
 	if err := s.newer(img); err != nil {
 		return err
 	}
-	if err := change(img); err != nil {
+	switch err := change(img); err {
+	case nil:
+		return s.write(s.keys, img)
+	case errUnchanged:
+		s.img = img
+		return nil
+	default:
 		return err
 	}
-	return s.write(s.keys, img)
 }
 
 func (s *Store) write(fk *fileKeys, img *image) error {
@@ -507,7 +515,7 @@ func (s *Store) AddSet(ctx context.Context, n New, set keys.Set) (keys.Entry, er
 	if set.IsDevelopment() {
 		return keys.Entry{}, keys.ErrDevelopmentKey
 	}
-	return s.addSet(ctx, n, set, false)
+	return s.addSet(ctx, n, set)
 }
 
 // AddDevelopment adds the well-known development key set as a Security
@@ -518,10 +526,10 @@ func (s *Store) AddDevelopment(ctx context.Context, n New) (keys.Entry, error) {
 	if n.Kind == keys.Read {
 		set.DEK = keys.Key{}
 	}
-	return s.addSet(ctx, n, set, true)
+	return s.addSet(ctx, n, set)
 }
 
-func (s *Store) addSet(ctx context.Context, n New, set keys.Set, development bool) (keys.Entry, error) {
+func (s *Store) addSet(ctx context.Context, n New, set keys.Set) (keys.Entry, error) {
 	if n.Version == 0 {
 		n.Version = set.Version
 	} else if set.Version == 0 {
@@ -537,7 +545,7 @@ func (s *Store) addSet(ctx context.Context, n New, set keys.Set, development boo
 	if err := checked.Validate(n.Kind); err != nil {
 		return keys.Entry{}, err
 	}
-	m := metadata{Kind: n.Kind, Algorithm: aes(set.ENC), Development: development}
+	m := metadata{Kind: n.Kind, Algorithm: aes(set.ENC)}
 	secret := slices.Concat(set.ENC.Bytes(), set.MAC.Bytes(), set.DEK.Bytes())
 	defer clear(secret)
 	return s.add(ctx, n, m, secret)
@@ -628,7 +636,8 @@ func (s *Store) add(ctx context.Context, n New, m metadata, secret []byte) (keys
 	return m.entry(), nil
 }
 
-// describe fills in what follows from the secret: check value and public key.
+// describe fills in what follows from the secret: check value, public key, and
+// whether it is the development key.
 func (m *metadata) describe(secret []byte) error {
 	if len(secret) != m.secretSize() {
 		return fmt.Errorf("key %s version %d of %d bytes: %d expected", m.Name, m.Version, len(secret), m.secretSize())
@@ -648,6 +657,7 @@ func (m *metadata) describe(secret []byte) error {
 		}
 		defer k.Erase()
 		m.Check = fmt.Sprintf("%X", k.CheckValue())
+		m.Development = keys.Set{ENC: k}.IsDevelopment()
 	default:
 		set, err := m.set(secret)
 		if err != nil {
@@ -655,6 +665,7 @@ func (m *metadata) describe(secret []byte) error {
 		}
 		defer set.Erase()
 		m.Check = set.Check()
+		m.Development = set.IsDevelopment()
 	}
 	return nil
 }
