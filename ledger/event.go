@@ -68,7 +68,7 @@ type ConsentRecorded struct {
 	Service  string `json:"service"`  // id of the service
 	Manifest string `json:"manifest"` // SHA-256 of the manifest, 64 hexadecimal digits
 	Method   string `json:"method"`   // how it was given, as the consent names it
-	From     string `json:"from"`     // when it was given, RFC 3339
+	Given    string `json:"given"`    // when it was given, RFC 3339
 	Until    string `json:"until"`    // until when it holds, RFC 3339 or a date
 	// Signed is the signed consent record itself, 1 to 32,768 bytes. The ledger
 	// keeps it as it is and does not look into it.
