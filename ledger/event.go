@@ -13,8 +13,8 @@ type CardRef string
 
 // Actor is who did something, and where.
 type Actor struct {
-	Operator string // operator's id, 1 to 64 bytes
-	Counter  string // id of the counter, terminal or program, 1 to 64 bytes
+	Operator string // operator's id
+	Counter  string // id of the counter, terminal or program
 }
 
 // Event is one thing that happened. Seq and Time are given by the ledger when
@@ -34,6 +34,8 @@ type Event struct {
 func (e Event) Record() []byte { return append([]byte(nil), e.record...) }
 
 // Data is what happened: one of this package's event types, such as [Issued].
+// Names and ids in it are UTF-8 of 1 to 64 bytes without control characters,
+// unless the field says otherwise.
 type Data interface {
 	// Kind names the type.
 	Kind() Kind
@@ -68,8 +70,10 @@ type ConsentRecorded struct {
 	Service  string `json:"service"`  // id of the service
 	Manifest string `json:"manifest"` // SHA-256 of the manifest, 64 hexadecimal digits
 	Method   string `json:"method"`   // how it was given, as the consent names it
-	Given    string `json:"given"`    // when it was given, RFC 3339
-	Until    string `json:"until"`    // until when it holds, RFC 3339 or a date
+	// Given and Until say when it was given and until when it holds, in UTC and
+	// whole seconds.
+	Given time.Time `json:"given"`
+	Until time.Time `json:"until"`
 	// Signed is the signed consent record itself, 1 to 32,768 bytes. The ledger
 	// keeps it as it is and does not look into it.
 	Signed []byte `json:"signed"`

@@ -4,10 +4,11 @@ import (
 	"context"
 	"database/sql"
 	"errors"
-	"iter"
+	"fmt"
 	"time"
 
-	"github.com/freearea/freearea/iso7816"
+	"modernc.org/sqlite"
+	sqlite3 "modernc.org/sqlite/lib"
 )
 
 // Errors of a ledger. All name the file.
@@ -15,15 +16,15 @@ var (
 	ErrNotLedger = errors.New("not a ledger")                          // another kind of file
 	ErrDamaged   = errors.New("ledger is damaged")                     // truncated, overwritten or tampered with
 	ErrNewer     = errors.New("ledger is of a newer version")          // written by a newer program
-	ErrReadOnly  = errors.New("ledger is open for reading only")       //
+	ErrReadOnly  = errors.New("ledger can only be read")               // opened so, or its file is
 	ErrBusy      = errors.New("ledger is in use by another process")   // for longer than Options.Wait
-	ErrNotFound  = errors.New("not in the ledger")                     //
+	ErrNotFound  = errors.New("not in the ledger")                     // what was asked for
 	ErrInvalid   = errors.New("invalid event")                         // a field is missing, too long or malformed
-	ErrExists    = errors.New("is in the ledger already")              // a consent, run or withdrawal recorded twice
+	ErrExists    = errors.New("is in the ledger already")              // what is recorded once only
 	ErrIDTaken   = errors.New("ID is taken")                           // by another consent of the service
-	ErrBound     = errors.New("consent is bound to another card")      //
-	ErrWithdrawn = errors.New("consent is withdrawn")                  //
-	ErrAIDTaken  = errors.New("AID belongs to another service")        //
+	ErrBound     = errors.New("consent is bound to another card")      // than the one that is to be bound
+	ErrWithdrawn = errors.New("consent is withdrawn")                  // and nothing new may rest on it
+	ErrAIDTaken  = errors.New("AID belongs to another service")        // that ran or issued with it
 	ErrOrder     = errors.New("event does not follow from the ledger") // e.g. an ID issued that was not reserved
 )
 
@@ -44,165 +45,109 @@ type Options struct {
 
 // Ledger is an open ledger. Its methods can be called from several goroutines.
 type Ledger struct {
-	path  string
-	db    *sql.DB
-	clock func() time.Time
-	wait  time.Duration
-	ro    bool
+	path   string
+	db     *sql.DB
+	clock  func() time.Time
+	wait   time.Duration
+	ro     bool
+	writer chan struct{} // holds one token: goroutines queue here, processes at SQLite's lock
 }
-
-// Open opens the ledger in a file, brings an older schema up to date, and
-// checks the file. The error wraps [ErrNotLedger], [ErrDamaged] or [ErrNewer]
-// where the content is at fault, and names the file. A new file has mode 0600.
-func Open(ctx context.Context, path string, o Options) (*Ledger, error) { panic("in work") }
 
 // Close closes the ledger.
-func (l *Ledger) Close() error { panic("in work") }
+func (l *Ledger) Close() error { return l.fail(l.db.Close()) }
 
-// Check reads the whole ledger: SQLite's integrity check, every record in its
-// one encoding, numbers without gaps. What it finds wraps [ErrDamaged].
-func (l *Ledger) Check(ctx context.Context) error { panic("in work") }
-
-// Append adds events, all or none, and returns the number of the last. They
-// are on the disk when it returns. Seq and Time of what is given are ignored:
-// all get the same time. See the event types for what is refused with which
-// error.
-func (l *Ledger) Append(ctx context.Context, events ...Event) (seq int64, err error) {
-	panic("in work")
+// fail turns an error of SQLite into one of this package's, and names the file.
+func (l *Ledger) fail(err error) error {
+	if err == nil {
+		return nil
+	}
+	var e *sqlite.Error
+	if !errors.As(err, &e) {
+		return fmt.Errorf("%s: %w", l.path, err)
+	}
+	switch e.Code() & 0xFF {
+	case sqlite3.SQLITE_NOTADB:
+		return fmt.Errorf("%s: %w: no SQLite database", l.path, ErrNotLedger)
+	case sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_FORMAT:
+		return fmt.Errorf("%s: %w: %w", l.path, ErrDamaged, err)
+	case sqlite3.SQLITE_READONLY:
+		return fmt.Errorf("%s: %w", l.path, ErrReadOnly)
+	case sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED:
+		return fmt.Errorf("%s: %w", l.path, ErrBusy)
+	case sqlite3.SQLITE_IOERR:
+		if e.Code() == sqlite3.SQLITE_IOERR_SHORT_READ {
+			return fmt.Errorf("%s: %w: %w", l.path, ErrDamaged, err)
+		}
+	}
+	return fmt.Errorf("%s: %w", l.path, err)
 }
 
-// Reservation asks for an ID.
-type Reservation struct {
-	Actor   Actor
-	Reason  string
-	Service string
-	Consent string // recorded, not withdrawn
-	Run     string // may be empty
-	// ID is the ID that was given, for services whose IDs come from outside.
-	ID string
-	// Draw makes an ID where none is given, from the number of the draw: 1 for
-	// the service's first. It is called again, with the next number, while the
-	// ID that it made is taken. It runs while other processes wait: it must
-	// not wait for anything.
-	Draw func(number uint64) (string, error)
+func busy(err error) bool {
+	var e *sqlite.Error
+	return errors.As(err, &e) && (e.Code()&0xFF == sqlite3.SQLITE_BUSY || e.Code()&0xFF == sqlite3.SQLITE_LOCKED)
 }
 
-// ReserveID returns the ID of a service for a consent, reserved for it for
-// ever; again tells that it had been reserved before. Exactly one of ID and
-// Draw is set.
-//
-// With Draw, the reservation that the consent has already is returned, so that a
-// run that was interrupted neither burns an ID nor gives out two. With ID, an
-// ID that belongs to another consent is refused with [ErrIDTaken], unless
-// that consent was bound to the same card as this one and the card's issue of
-// the ID has ended (withdrawn): then the ID passes to this consent.
-func (l *Ledger) ReserveID(ctx context.Context, r Reservation) (id string, again bool, err error) {
-	panic("in work")
+func unique(err error) bool {
+	var e *sqlite.Error
+	return errors.As(err, &e) && e.Code() == sqlite3.SQLITE_CONSTRAINT_UNIQUE
 }
 
-// ReservedID returns the newest ID reserved for a consent of a service; ok is
-// false when there is none.
-func (l *Ledger) ReservedID(ctx context.Context, service, consent string) (id string, ok bool, err error) {
-	panic("in work")
+// patiently repeats f while another process is in the way. SQLite itself
+// waits a tenth of a second at a time (see dsn), during which it does not look
+// at the context.
+func (l *Ledger) patiently(ctx context.Context, f func() error) error {
+	deadline := time.Now().Add(l.wait)
+	for {
+		err := f()
+		if !busy(err) || time.Now().After(deadline) {
+			return err
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+	}
 }
 
-// NextSequence returns the number that the next draw of the service will get,
-// to show it; only ReserveID takes it.
-func (l *Ledger) NextSequence(ctx context.Context, service string) (uint64, error) { panic("in work") }
-
-// Filter chooses events; zero fields choose all.
-type Filter struct {
-	After   int64 // events with a greater number only
-	Kinds   []Kind
-	Service string
-	Card    CardRef
-	Consent string
-	Run     string
-	Limit   int // at most so many
+// querier is a connection or the pool.
+type querier interface {
+	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
+	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
 }
 
-// Events yields the chosen events in the order of their numbers. The ledger
-// may be appended to meanwhile. An error is yielded once and ends the sequence.
-//
-// The filter compares what stands in the event itself: a StepDone names its
-// run but no card.
-func (l *Ledger) Events(ctx context.Context, f Filter) iter.Seq2[Event, error] { panic("in work") }
-
-// Consent is a consent as it stands now.
-type Consent struct {
-	ConsentRecorded
-	Actor     Actor     // who recorded it
-	Recorded  time.Time // when
-	Card      CardRef   // that it is bound to, "" while it is not
-	Bound     time.Time // when
-	Withdrawn time.Time // zero while it holds
+// write runs f in a transaction that holds the ledger's only write lock, and
+// commits to the disk.
+func (l *Ledger) write(ctx context.Context, f func(*sql.Conn) error) error {
+	if l.ro {
+		return fmt.Errorf("%s: %w", l.path, ErrReadOnly)
+	}
+	select {
+	case l.writer <- struct{}{}:
+		defer func() { <-l.writer }()
+	case <-ctx.Done():
+		return l.fail(ctx.Err())
+	}
+	conn, err := l.db.Conn(ctx)
+	if err != nil {
+		return l.fail(err)
+	}
+	defer conn.Close()
+	if err := l.patiently(ctx, func() error { return exec(ctx, conn, "BEGIN IMMEDIATE") }); err != nil {
+		return l.fail(err)
+	}
+	if err = f(conn); err == nil {
+		// A commit is not interrupted: nobody could tell what it had done.
+		err = exec(context.WithoutCancel(ctx), conn, "COMMIT")
+	}
+	if err != nil {
+		// What fails in here can only be a transaction that SQLite has ended
+		// by itself.
+		_ = exec(context.WithoutCancel(ctx), conn, "ROLLBACK")
+		return l.fail(err)
+	}
+	return nil
 }
 
-// Consent returns a consent by its id. The error wraps [ErrNotFound].
-func (l *Ledger) Consent(ctx context.Context, id string) (Consent, error) { panic("in work") }
-
-// State says what a card holds of a service, as far as the ledger knows.
-type State string
-
-// States of a service on a card.
-const (
-	Active    State = "active"    // issued
-	Ended     State = "withdrawn" // issued once, then withdrawn
-	Uncertain State = "uncertain" // a run began and never ended
-)
-
-// ServiceState is a service on a card.
-type ServiceState struct {
-	Service string
-	State   State
-	Since   time.Time // of the event that made it so
-	Issue   *Issued   // the last issue, nil when there was none
-}
-
-// Services returns the services that the card holds or held, sorted by name.
-func (l *Ledger) Services(ctx context.Context, card CardRef) ([]ServiceState, error) {
-	panic("in work")
-}
-
-// ActiveIssue returns the issue of a service that is on the card and not
-// withdrawn; ok is false when there is none.
-func (l *Ledger) ActiveIssue(ctx context.Context, service string, card CardRef) (issue Issued, ok bool, err error) {
-	panic("in work")
-}
-
-// IssueNumber returns the number of the card's last issue of the service,
-// withdrawn or not; 0 when there was none. The next issue has one more.
-func (l *Ledger) IssueNumber(ctx context.Context, service string, card CardRef) (uint16, error) {
-	panic("in work")
-}
-
-// AIDOwner returns the service that runs or issues have used the instance AID
-// for; ok is false when none has.
-func (l *Ledger) AIDOwner(ctx context.Context, aid iso7816.AID) (service string, ok bool, err error) {
-	panic("in work")
-}
-
-// FailedAuthentications returns how often the authentication to a target on
-// the card failed since it last succeeded.
-func (l *Ledger) FailedAuthentications(ctx context.Context, card CardRef, target iso7816.AID) (int, error) {
-	panic("in work")
-}
-
-// UnfinishedRuns returns the runs on a card that began and never ended, oldest
-// first, leaving out those after which a run for the same service was done.
-func (l *Ledger) UnfinishedRuns(ctx context.Context, card CardRef) ([]Run, error) { panic("in work") }
-
-// Run is a run as it stands now.
-type Run struct {
-	RunStarted
-	Started time.Time
-	Outcome Outcome    // "" while it has not ended
-	Last    *StepState // the last step that was begun, nil when none was
-}
-
-// StepState is a step of a run.
-type StepState struct {
-	Step  int
-	Name  string
-	Ended bool // done or failed; otherwise what it did to the card is unknown
+func exec(ctx context.Context, conn *sql.Conn, statement string, args ...any) error {
+	_, err := conn.ExecContext(ctx, statement, args...)
+	return err
 }
