@@ -1,0 +1,391 @@
+package ledger
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"iter"
+	"strings"
+	"time"
+
+	"github.com/freearea/freearea/iso7816"
+)
+
+// Filter chooses events; zero fields choose all.
+type Filter struct {
+	After   int64 // events with a greater number only
+	Kinds   []Kind
+	Service string
+	Card    CardRef
+	Consent string
+	Run     string
+	Limit   int // at most so many
+}
+
+// page is how many events are read at a time: a reader that rests between
+// pages never holds up the write-ahead log.
+const page = 256
+
+// Events yields the chosen events in the order of their numbers. The ledger
+// may be appended to meanwhile. An error is yielded once and ends the sequence.
+//
+// The filter compares what stands in the event itself: a StepDone names its
+// run but no card.
+func (l *Ledger) Events(ctx context.Context, f Filter) iter.Seq2[Event, error] {
+	return func(yield func(Event, error) bool) {
+		after, left := f.After, f.Limit
+		for {
+			n := page
+			if f.Limit > 0 {
+				n = min(n, left)
+			}
+			events, err := ask(ctx, l, func() ([]Event, error) { return events(ctx, l.db, f, after, n) })
+			if err != nil {
+				yield(Event{}, err)
+				return
+			}
+			for _, e := range events {
+				after = e.Seq
+				if !yield(e, nil) {
+					return
+				}
+			}
+			left -= len(events)
+			if len(events) < n || f.Limit > 0 && left == 0 {
+				return
+			}
+		}
+	}
+}
+
+func events(ctx context.Context, q querier, f Filter, after int64, n int) ([]Event, error) {
+	where, args := []string{"seq > ?"}, []any{after}
+	for _, c := range []struct{ column, value string }{
+		{"service", f.Service}, {"card", string(f.Card)}, {"consent", f.Consent}, {"run", f.Run},
+	} {
+		if c.value != "" {
+			where, args = append(where, c.column+" = ?"), append(args, c.value)
+		}
+	}
+	if len(f.Kinds) > 0 {
+		where = append(where, "kind IN (?"+strings.Repeat(", ?", len(f.Kinds)-1)+")")
+		for _, k := range f.Kinds {
+			args = append(args, string(k))
+		}
+	}
+	rows, err := q.QueryContext(ctx, "SELECT seq, record FROM events WHERE "+strings.Join(where, " AND ")+" ORDER BY seq LIMIT ?", append(args, n)...)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var out []Event
+	for rows.Next() {
+		e, err := scan(rows)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, e)
+	}
+	return out, rows.Err()
+}
+
+// scan reads one row of number and record.
+func scan(row interface{ Scan(...any) error }) (Event, error) {
+	var seq int64
+	var record string
+	if err := row.Scan(&seq, &record); err != nil {
+		return Event{}, err
+	}
+	e, err := decode([]byte(record))
+	if err == nil && e.Seq != seq {
+		err = fmt.Errorf("record is of event %d", e.Seq)
+	}
+	if err != nil {
+		return Event{}, fmt.Errorf("%w: event %d: %w", ErrDamaged, seq, err)
+	}
+	return e, nil
+}
+
+// one reads the only event that a query chooses; ok is false when it chooses
+// none.
+func one[T Data](ctx context.Context, q querier, query string, args ...any) (e Event, data T, ok bool, err error) {
+	e, err = scan(q.QueryRowContext(ctx, "SELECT seq, record FROM events WHERE "+query, args...))
+	if errors.Is(err, sql.ErrNoRows) {
+		return Event{}, data, false, nil
+	}
+	if err != nil {
+		return Event{}, data, false, err
+	}
+	data, ok = e.Data.(T)
+	if !ok {
+		return Event{}, data, false, fmt.Errorf("%w: event %d is of kind %s", ErrDamaged, e.Seq, e.Data.Kind())
+	}
+	return e, data, true, nil
+}
+
+// ask answers a question to the ledger.
+func ask[T any](ctx context.Context, l *Ledger, f func() (T, error)) (T, error) {
+	var out T
+	err := l.patiently(ctx, func() (err error) { out, err = f(); return err })
+	if err != nil {
+		var zero T
+		return zero, l.fail(err)
+	}
+	return out, nil
+}
+
+// Consent is a consent as it stands now.
+type Consent struct {
+	ConsentRecorded
+	Actor     Actor     // who recorded it
+	Recorded  time.Time // when
+	Card      CardRef   // that it is bound to, "" while it is not
+	Bound     time.Time // when
+	Withdrawn time.Time // zero while it holds
+}
+
+// Consent returns a consent by its id. The error wraps [ErrNotFound].
+func (l *Ledger) Consent(ctx context.Context, id string) (Consent, error) {
+	return ask(ctx, l, func() (c Consent, err error) {
+		found := false
+		list, err := events(ctx, l.db, Filter{
+			Consent: id, Kinds: []Kind{KindConsentRecorded, KindCardBound, KindConsentWithdrawn},
+		}, 0, 3)
+		if err != nil {
+			return c, err
+		}
+		for _, e := range list {
+			switch d := e.Data.(type) {
+			case ConsentRecorded:
+				c.ConsentRecorded, c.Actor, c.Recorded, found = d, e.Actor, e.Time, true
+			case CardBound:
+				c.Card, c.Bound = d.Card, e.Time
+			case ConsentWithdrawn:
+				c.Withdrawn = e.Time
+			}
+		}
+		if !found {
+			return c, fmt.Errorf("consent %s is %w", id, ErrNotFound)
+		}
+		return c, nil
+	})
+}
+
+// State says what a card holds of a service, as far as the ledger knows.
+type State string
+
+// States of a service on a card.
+const (
+	Active    State = "active"    // issued
+	Ended     State = "withdrawn" // issued once, then withdrawn
+	Uncertain State = "uncertain" // a run began and was not done, see [Ledger.UnfinishedRuns]
+)
+
+// ServiceState is a service on a card.
+type ServiceState struct {
+	Service string
+	State   State
+	Since   time.Time // of the event that made it so
+	Issue   *Issued   // the last issue, nil when there was none
+}
+
+// Services returns the services that the card holds or held, sorted by name.
+func (l *Ledger) Services(ctx context.Context, card CardRef) ([]ServiceState, error) {
+	return ask(ctx, l, func() ([]ServiceState, error) {
+		// The last issue, withdrawal and unfinished run of each service.
+		rows, err := l.db.QueryContext(ctx, `SELECT seq, record FROM events WHERE seq IN (
+				SELECT max(seq) FROM events WHERE card = ?1 AND kind IN ('issued', 'withdrawn') GROUP BY service, kind
+				UNION SELECT max(seq) FROM runs WHERE card = ?1 AND outcome IS NOT 'done' AND NOT superseded GROUP BY service
+			) ORDER BY service, kind = 'run-started', seq`, string(card))
+		if err != nil {
+			return nil, err
+		}
+		defer rows.Close()
+		var out []ServiceState
+		state := func(service string) *ServiceState {
+			if n := len(out); n == 0 || out[n-1].Service != service {
+				out = append(out, ServiceState{Service: service})
+			}
+			return &out[len(out)-1]
+		}
+		for rows.Next() {
+			e, err := scan(rows)
+			if err != nil {
+				return nil, err
+			}
+			switch d := e.Data.(type) {
+			case Issued:
+				s := state(d.Service)
+				s.State, s.Since, s.Issue = Active, e.Time, &d
+			case Withdrawn:
+				s := state(d.Service)
+				s.State, s.Since = Ended, e.Time
+			case RunStarted:
+				s := state(d.Service)
+				s.State, s.Since = Uncertain, e.Time
+			}
+		}
+		return out, rows.Err()
+	})
+}
+
+// ActiveIssue returns the issue of a service that is on the card and not
+// withdrawn; ok is false when there is none.
+func (l *Ledger) ActiveIssue(ctx context.Context, service string, card CardRef) (issue Issued, ok bool, err error) {
+	issue, err = ask(ctx, l, func() (d Issued, err error) {
+		_, d, ok, err = one[Issued](ctx, l.db,
+			"seq = (SELECT seq FROM issues WHERE service = ? AND card = ? AND ended IS NULL)", service, string(card))
+		return d, err
+	})
+	return issue, ok && err == nil, err
+}
+
+// IssueNumber returns the number of the card's last issue of the service,
+// withdrawn or not; 0 when there was none. The next issue has one more.
+func (l *Ledger) IssueNumber(ctx context.Context, service string, card CardRef) (uint16, error) {
+	return ask(ctx, l, func() (uint16, error) { return issueNumber(ctx, l.db, service, card) })
+}
+
+func issueNumber(ctx context.Context, q querier, service string, card CardRef) (n uint16, err error) {
+	err = q.QueryRowContext(ctx, "SELECT coalesce(max(issue_number), 0) FROM issues WHERE service = ? AND card = ?", service, string(card)).Scan(&n)
+	return n, err
+}
+
+// ReservedID returns the newest ID reserved for a consent of a service; ok is
+// false when there is none.
+func (l *Ledger) ReservedID(ctx context.Context, service, consent string) (id string, ok bool, err error) {
+	id, err = ask(ctx, l, func() (id string, err error) {
+		id, ok, err = reservedID(ctx, l.db, service, consent)
+		return id, err
+	})
+	return id, ok && err == nil, err
+}
+
+func reservedID(ctx context.Context, q querier, service, consent string) (id string, ok bool, err error) {
+	err = q.QueryRowContext(ctx, "SELECT id FROM ids WHERE service = ? AND consent = ? ORDER BY seq DESC LIMIT 1", service, consent).Scan(&id)
+	if errors.Is(err, sql.ErrNoRows) {
+		return "", false, nil
+	}
+	return id, err == nil, err
+}
+
+// NextSequence returns the number that the next draw of the service will get,
+// to show it; only ReserveID takes it.
+func (l *Ledger) NextSequence(ctx context.Context, service string) (uint64, error) {
+	return ask(ctx, l, func() (uint64, error) { return nextSequence(ctx, l.db, service) })
+}
+
+func nextSequence(ctx context.Context, q querier, service string) (n uint64, err error) {
+	err = q.QueryRowContext(ctx, "SELECT coalesce(max(sequence), 0) + 1 FROM events WHERE service = ? AND sequence IS NOT NULL", service).Scan(&n)
+	return n, err
+}
+
+// AIDOwner returns the service that runs or issues have used the instance AID
+// for; ok is false when none has.
+func (l *Ledger) AIDOwner(ctx context.Context, aid iso7816.AID) (service string, ok bool, err error) {
+	service, err = ask(ctx, l, func() (service string, err error) {
+		service, ok, err = aidOwner(ctx, l.db, aid)
+		return service, err
+	})
+	return service, ok && err == nil, err
+}
+
+func aidOwner(ctx context.Context, q querier, aid iso7816.AID) (service string, ok bool, err error) {
+	err = q.QueryRowContext(ctx, "SELECT service FROM events WHERE instance = ? AND kind IN ('run-started', 'issued') ORDER BY seq LIMIT 1", aid.String()).Scan(&service)
+	if errors.Is(err, sql.ErrNoRows) {
+		return "", false, nil
+	}
+	return service, err == nil, err
+}
+
+// FailedAuthentications returns how often the authentication to a target (a
+// Security Domain or an instance) on the card failed since it last succeeded.
+func (l *Ledger) FailedAuthentications(ctx context.Context, card CardRef, target iso7816.AID) (int, error) {
+	return ask(ctx, l, func() (n int, err error) {
+		err = l.db.QueryRowContext(ctx, `SELECT count(*) FROM events
+			WHERE card = ?1 AND target = ?2 AND kind = 'authentication-failed' AND seq > (
+				SELECT coalesce(max(seq), 0) FROM events
+				WHERE card = ?1 AND target = ?2 AND kind = 'authentication-succeeded')`,
+			string(card), target.String()).Scan(&n)
+		return n, err
+	})
+}
+
+// Run is a run as it stands now.
+type Run struct {
+	RunStarted
+	Started time.Time
+	Outcome Outcome    // "" while it has not ended
+	Last    *StepState // the last step that was begun, nil when none was
+}
+
+// StepState is a step of a run.
+type StepState struct {
+	Step  int
+	Name  string
+	Ended bool // done or failed; otherwise what it did to the card is unknown
+}
+
+// UnfinishedRuns returns the runs on a card that began and were not done, torn
+// or failed, oldest first, leaving out those after which a run for the same
+// service was done.
+func (l *Ledger) UnfinishedRuns(ctx context.Context, card CardRef) ([]Run, error) {
+	return ask(ctx, l, func() ([]Run, error) {
+		rows, err := l.db.QueryContext(ctx, `SELECT run FROM runs
+			WHERE card = ? AND outcome IS NOT 'done' AND NOT superseded ORDER BY seq`, string(card))
+		if err != nil {
+			return nil, err
+		}
+		var ids []string
+		for rows.Next() {
+			var id string
+			if err := rows.Scan(&id); err != nil {
+				rows.Close()
+				return nil, err
+			}
+			ids = append(ids, id)
+		}
+		if err := errors.Join(rows.Err(), rows.Close()); err != nil {
+			return nil, err
+		}
+		var out []Run
+		for _, id := range ids {
+			r, err := run(ctx, l.db, id)
+			if err != nil {
+				return nil, err
+			}
+			out = append(out, r)
+		}
+		return out, nil
+	})
+}
+
+// run gathers a run from its events.
+func run(ctx context.Context, q querier, id string) (r Run, err error) {
+	list, err := events(ctx, q, Filter{Run: id}, 0, -1)
+	if err != nil {
+		return r, err
+	}
+	for _, e := range list {
+		switch d := e.Data.(type) {
+		case RunStarted:
+			r.RunStarted, r.Started = d, e.Time
+		case StepIntended:
+			r.Last = &StepState{Step: d.Step, Name: d.Name}
+		case StepDone:
+			r.Last.end(d.Step)
+		case StepFailed:
+			r.Last.end(d.Step)
+		case RunFinished:
+			r.Outcome = d.Outcome
+		}
+	}
+	return r, nil
+}
+
+func (s *StepState) end(step int) {
+	if s != nil && s.Step == step {
+		s.Ended = true
+	}
+}

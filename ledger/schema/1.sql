@@ -1,0 +1,84 @@
+-- Everything is in the events. All other columns, indexes and views are read
+-- out of the records, so that none can contradict them.
+CREATE TABLE events (
+	seq      INTEGER PRIMARY KEY CHECK (seq = record ->> '$.seq'),
+	record   TEXT NOT NULL CHECK (json_valid(record)),
+	time     TEXT NOT NULL AS (record ->> '$.time') VIRTUAL,
+	kind     TEXT NOT NULL AS (record ->> '$.kind') VIRTUAL,
+	operator TEXT NOT NULL AS (record ->> '$.operator') VIRTUAL,
+	counter  TEXT NOT NULL AS (record ->> '$.counter') VIRTUAL,
+	reason   TEXT NOT NULL AS (record ->> '$.reason') VIRTUAL,
+	service  TEXT AS (record ->> '$.data.service') VIRTUAL,
+	card     TEXT AS (record ->> '$.data.card') VIRTUAL,
+	consent  TEXT AS (record ->> '$.data.consent') VIRTUAL,
+	run      TEXT AS (record ->> '$.data.run') VIRTUAL,
+	id       TEXT AS (record ->> '$.data.id') VIRTUAL,
+	sequence INTEGER AS (record ->> '$.data.sequence') VIRTUAL,
+	instance TEXT AS (record ->> '$.data.instance') VIRTUAL,
+	target   TEXT AS (record ->> '$.data.target') VIRTUAL
+) STRICT;
+
+CREATE TRIGGER events_no_update BEFORE UPDATE ON events
+BEGIN SELECT RAISE(ABORT, 'the ledger is append-only: events are not changed'); END;
+
+CREATE TRIGGER events_no_delete BEFORE DELETE ON events
+BEGIN SELECT RAISE(ABORT, 'the ledger is append-only: events are not deleted'); END;
+
+CREATE TRIGGER events_in_order BEFORE INSERT ON events
+WHEN NEW.seq IS NOT (SELECT coalesce(max(seq), 0) + 1 FROM events)
+BEGIN SELECT RAISE(ABORT, 'the ledger is append-only: events are numbered without gaps'); END;
+
+-- An ID is reserved once per service, for ever.
+CREATE UNIQUE INDEX id_once ON events (service, id) WHERE kind = 'id-reserved';
+CREATE UNIQUE INDEX sequence_once ON events (service, sequence) WHERE sequence IS NOT NULL;
+CREATE UNIQUE INDEX consent_once ON events (consent) WHERE kind = 'consent-recorded';
+CREATE UNIQUE INDEX consent_withdrawn_once ON events (consent) WHERE kind = 'consent-withdrawn';
+CREATE UNIQUE INDEX consent_bound_once ON events (consent) WHERE kind = 'card-bound';
+CREATE UNIQUE INDEX run_once ON events (run) WHERE kind = 'run-started';
+CREATE UNIQUE INDEX run_finished_once ON events (run) WHERE kind = 'run-finished';
+
+CREATE INDEX by_service_id ON events (service, id) WHERE id IS NOT NULL;
+CREATE INDEX by_consent ON events (consent) WHERE consent IS NOT NULL;
+CREATE INDEX by_card ON events (card) WHERE card IS NOT NULL;
+CREATE INDEX by_run ON events (run) WHERE run IS NOT NULL;
+CREATE INDEX by_instance ON events (instance) WHERE instance IS NOT NULL;
+
+-- A consent as it stands now.
+CREATE VIEW consents AS
+SELECT c.consent, c.service, c.seq, c.time AS recorded, c.operator, c.counter,
+	b.card, b.time AS bound, w.time AS withdrawn
+FROM events c
+LEFT JOIN events b ON b.kind = 'card-bound' AND b.consent = c.consent
+LEFT JOIN events w ON w.kind = 'consent-withdrawn' AND w.consent = c.consent
+WHERE c.kind = 'consent-recorded';
+
+-- Every issue, and the event that ended it: a later issue of the service to
+-- the same card, or its withdrawal.
+CREATE VIEW issues AS
+SELECT i.seq, i.time, i.service, i.card, i.consent, i.id, i.instance,
+	i.record ->> '$.data.issue_number' AS issue_number,
+	(SELECT min(e.seq) FROM events e WHERE e.card = i.card AND e.service = i.service
+		AND e.seq > i.seq AND e.kind IN ('issued', 'withdrawn')) AS ended
+FROM events i
+WHERE i.kind = 'issued';
+
+-- Every ID, and the consent that has it now.
+CREATE VIEW ids AS
+SELECT r.service, r.id, o.seq, o.consent
+FROM events r
+JOIN events o ON o.seq = (SELECT max(e.seq) FROM events e WHERE e.service = r.service
+	AND e.id = r.id AND e.kind IN ('id-reserved', 'id-reassigned'))
+WHERE r.kind = 'id-reserved';
+
+-- Every run; superseded tells that a later run of the same service on the
+-- same card was done.
+CREATE VIEW runs AS
+SELECT s.run, s.seq, s.time, s.service, s.card,
+	f.record ->> '$.data.outcome' AS outcome,
+	EXISTS (SELECT 1 FROM events l JOIN events d ON d.run = l.run
+		AND d.kind = 'run-finished' AND d.record ->> '$.data.outcome' = 'done'
+		WHERE l.kind = 'run-started' AND l.card = s.card AND l.service = s.service
+		AND l.seq > s.seq) AS superseded
+FROM events s
+LEFT JOIN events f ON f.kind = 'run-finished' AND f.run = s.run
+WHERE s.kind = 'run-started';
