@@ -1,6 +1,13 @@
 package applets
 
-import "github.com/freearea/freearea/iso7816"
+import (
+	"bytes"
+	_ "embed"
+	"sync"
+
+	"github.com/freearea/freearea/globalplatform/capfile"
+	"github.com/freearea/freearea/iso7816"
+)
 
 // AIDs of the base load file and its modules, from the unregistered
 // proprietary range (first nibble F). Instances have AIDs of their own, which
@@ -11,3 +18,27 @@ var (
 	ModuleTypeA    = iso7816.MustAID("F04652454541524541000A")
 	ModuleTypeD    = iso7816.MustAID("F04652454541524541000D")
 )
+
+//go:embed base.cap
+var baseLoadFile []byte
+
+// BaseLoadFile returns the CAP file of the base applications: one package,
+// version 1.0, with three modules.
+//
+// It has the structure of a CAP file but none of the applications' bytecode
+// yet: its install method returns without registering an instance. A physical
+// card can load it and will refuse to install from it; the emulated card knows
+// it by its hash and runs the applications natively.
+func BaseLoadFile() []byte { return bytes.Clone(baseLoadFile) }
+
+var baseHash = sync.OnceValue(func() [32]byte {
+	f, err := capfile.Parse(baseLoadFile)
+	if err != nil {
+		panic("applets: base.cap: " + err.Error()) // a test reads it
+	}
+	return f.Hash()
+})
+
+// BaseLoadFileHash returns the SHA-256 of the base load file's load file data
+// block (GPCS C.2), by which a card's linker and a host know it.
+func BaseLoadFileHash() [32]byte { return baseHash() }

@@ -84,9 +84,9 @@ const PINPadding = "\x80\x00\x00\x00"
 
 // Sizes of persistent objects on the card, in bytes.
 const (
-	SizeConfig     = 17
+	SizeConfig     = 16
 	SizeControl    = 2
 	SizePIN        = 15
-	SizeSlotHeader = 21
+	SizeSlotHeader = 20
 	SizeKeySet     = 66
 )

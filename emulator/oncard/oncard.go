@@ -11,6 +11,7 @@
 package oncard
 
 import (
+	"errors"
 	"io"
 
 	"github.com/freearea/freearea/iso7816"
@@ -30,8 +31,11 @@ type Linker interface {
 // Module is an executable module: what makes application instances.
 type Module interface {
 	// Install allocates all that the instance will ever need and writes its
-	// first content. It runs inside a transaction of the card: an error (an
-	// [iso7816.SW] where the application chose one) leaves nothing behind.
+	// first content. It runs inside a transaction of the card's own, which no
+	// commit capacity bounds: an error (an [iso7816.SW] where the application
+	// chose one) or a panic leaves nothing behind. The application may still
+	// use Begin, Commit and Abort within it; Commit then becomes final with
+	// the installation.
 	Install(card Card, p InstallParameters) error
 	// Open attaches behaviour to an installed instance, after power on or
 	// after Install. It allocates nothing persistent.
@@ -87,9 +91,21 @@ type SecureChannel interface {
 
 // Life cycle states of an application (GPCS table 11-4).
 const (
+	Installed    byte = 0x03 // during Install, and until it is made selectable
 	Selectable   byte = 0x07
 	Personalized byte = 0x0F // application specific
 	Locked       byte = 0x80 // a bit on top of the state before
+)
+
+// Errors of the transaction.
+var (
+	// ErrCommitCapacity reports a write that no longer fits the card's commit
+	// capacity. The transaction is still open: the application aborts it.
+	ErrCommitCapacity = errors.New("commit capacity used up")
+	// ErrInTransaction reports Begin inside a transaction.
+	ErrInTransaction = errors.New("a transaction is open already")
+	// ErrNoTransaction reports Commit outside of one.
+	ErrNoTransaction = errors.New("no transaction is open")
 )
 
 // Handle names an object in persistent memory within one instance. Handles
@@ -116,8 +132,8 @@ type Card interface {
 	// object panics: the card answers 6F00.
 	Read(h Handle, offset int, p []byte)
 	// Write writes p into the object at the offset, as part of the open
-	// transaction if there is one. Inside a transaction it fails with an
-	// error once the commit capacity is used up.
+	// transaction if there is one. Inside a transaction it fails with
+	// ErrCommitCapacity once the commit capacity is used up.
 	Write(h Handle, offset int, p []byte) error
 	// WriteNonAtomic writes p outside of any open transaction; power lost in
 	// the middle leaves some bytes old and some new.
@@ -125,19 +141,24 @@ type Card interface {
 	// WriteOutside writes atomically but outside of any open transaction: an
 	// abort does not bring the old bytes back. PIN try counters use it.
 	WriteOutside(h Handle, offset int, p []byte) error
-	// Begin, Commit and Abort are the transaction. Begin inside one fails.
+	// Begin, Commit and Abort are the transaction. Begin inside one fails with
+	// ErrInTransaction, Commit outside of one with ErrNoTransaction; Abort
+	// outside of one does nothing.
 	Begin() error
 	Commit() error
 	Abort()
-	// Transient returns n bytes of memory that the card clears when the event
-	// occurs; without room the error is iso7816.ErrNoMemory. It may be called
-	// in Open only.
+	// Transient returns n bytes of memory, all zero, that the card clears when
+	// the event occurs; without room the error is iso7816.ErrNoMemory. It may
+	// be called in Open only, and an instance asks for the same amounts every
+	// time: what the first Open after Install took is what the instance has.
 	Transient(n int, event ClearEvent) ([]byte, error)
 	// Random is the card's secure random generator.
 	Random() io.Reader
 	// LifeCycle is the instance's life cycle state, without the lock bit.
 	LifeCycle() byte
 	// SetLifeCycle changes it, as part of the open transaction if there is one.
+	// Only states of Table 11-4 from SELECTABLE on (0XXXX111) can be set, and
+	// none before the instance is selectable; the error is iso7816.ErrConditions.
 	SetLifeCycle(state byte) error
 }
 
@@ -145,7 +166,8 @@ type Card interface {
 type ClearEvent int
 
 const (
-	// OnDeselect: when another application is selected, and on reset.
+	// OnDeselect: when an application is selected, be it the same one again,
+	// and on reset.
 	OnDeselect ClearEvent = iota
 	// OnReset: when the card is reset or loses power.
 	OnReset

@@ -1,0 +1,482 @@
+package emulator
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+
+	"github.com/freearea/freearea/emulator/oncard"
+	"github.com/freearea/freearea/globalplatform/scp"
+	"github.com/freearea/freearea/iso7816"
+	"github.com/freearea/freearea/keys"
+)
+
+// IssuerSecurityDomain is the AID of the Issuer Security Domain; the shorter
+// A0000001510000 selects it too.
+var IssuerSecurityDomain = iso7816.MustAID("A000000151000000")
+
+// ErrClosed reports the use of a card after Close.
+var ErrClosed = errors.New("emulated card is closed")
+
+// Config says what a new card is.
+type Config struct {
+	Profile Profile
+	// IIN and CIN identify the card (GPCS 7.4.1); 1 to 32 bytes each.
+	IIN, CIN []byte
+	// Keys is the key set of the Issuer Security Domain: ENC, MAC and DEK,
+	// version 1 to 127. The card keeps a copy.
+	Keys keys.Set
+	// DiversificationData is what INITIALIZE UPDATE answers, for a host that
+	// derives the card's keys from it. All zero stands for random data.
+	DiversificationData [10]byte
+	// Linker finds what can be executed in load files; nil finds nothing.
+	Linker oncard.Linker
+	// Rand is the card's random generator; nil is crypto/rand.
+	Rand io.Reader
+}
+
+// Card is a card in software. It is an [iso7816.Conn], and offers
+// [iso7816.AnswerToReset], [iso7816.Resetter] and [iso7816.ExtendedLength]. It
+// has power from the beginning. Its methods may be called from several
+// goroutines; commands are carried out one after the other.
+type Card struct {
+	mu     sync.Mutex
+	linker oncard.Linker
+	rand   io.Reader
+	image  *imageFile // nil for a card in memory
+	closed error      // why the card answers no more
+
+	state   *state
+	session *session // all that is lost with power; nil without power
+
+	// The running command.
+	tx     transaction
+	dirty  bool // something persistent was written
+	lost   bool // power is lost in the middle of it
+	writes int
+
+	cut        Cut
+	cutCommand int // commands since SetCut
+	counting   bool
+	counts     []int
+}
+
+var (
+	_ iso7816.Conn           = (*Card)(nil)
+	_ iso7816.AnswerToReset  = (*Card)(nil)
+	_ iso7816.Resetter       = (*Card)(nil)
+	_ iso7816.ExtendedLength = (*Card)(nil)
+)
+
+// session is what a card forgets without power.
+type session struct {
+	selected *entry
+	running  map[*entry]*instance
+	rest     []byte     // of a response, for GET RESPONSE
+	restSW   iso7816.SW // after the last of it
+
+	// Of the selected Security Domain.
+	channel  *scp.CardSession
+	loading  *loading
+	personal *personalization
+	listing  *listing
+}
+
+// New returns a card in memory.
+func New(cfg Config) (*Card, error) {
+	s, err := newState(cfg)
+	if err != nil {
+		return nil, err
+	}
+	return newCard(s, cfg.Linker, cfg.Rand), nil
+}
+
+// Create makes a card in a new image file, which only the user can read
+// (mode 0600): it holds the card's keys in the clear. The card is to be closed.
+// The error wraps [os.ErrExist] where the file exists, and [ErrImageLocked]
+// where another process is about to create it.
+func Create(path string, cfg Config) (*Card, error) {
+	s, err := newState(cfg)
+	if err != nil {
+		return nil, err
+	}
+	f, err := lockImage(path)
+	if err != nil {
+		return nil, err
+	}
+	if _, err = os.Lstat(path); err == nil {
+		err = fmt.Errorf("%s: %w", path, os.ErrExist)
+	} else if errors.Is(err, os.ErrNotExist) {
+		err = f.save(s)
+	}
+	if err != nil {
+		f.close()
+		return nil, err
+	}
+	c := newCard(s, cfg.Linker, cfg.Rand)
+	c.image = f
+	return c, nil
+}
+
+// Option is an option of Open.
+type Option func(*Card)
+
+// WithRand gives the card its random generator instead of crypto/rand.
+func WithRand(r io.Reader) Option { return func(c *Card) { c.rand = r } }
+
+// Open opens the card in an image file for this process alone; it is to be
+// closed. What the linker knows of the load files on it may have changed since
+// the last time: instances of what can't be executed any more stay on the
+// card, can't be selected, and can be deleted.
+//
+// The error wraps [ErrImageLocked], one of [ErrNotImage], [ErrImageVersion],
+// [ErrImageTruncated], [ErrImageChecksum] and [ErrImageContent], or is the
+// operating system's.
+func Open(path string, linker oncard.Linker, options ...Option) (*Card, error) {
+	if _, err := os.Stat(path); err != nil {
+		return nil, fmt.Errorf("card image: %w", err) // and no lock file is left beside what isn't there
+	}
+	f, err := lockImage(path)
+	if err != nil {
+		return nil, err
+	}
+	s, err := f.load()
+	if err != nil {
+		f.close()
+		return nil, err
+	}
+	c := newCard(s, linker, nil, options...)
+	c.image = f
+	return c, nil
+}
+
+func newCard(s *state, linker oncard.Linker, random io.Reader, options ...Option) *Card {
+	c := &Card{linker: linker, rand: random, state: s}
+	for _, o := range options {
+		o(c)
+	}
+	if c.rand == nil {
+		c.rand = rand.Reader
+	}
+	for _, f := range s.files {
+		f.linked, _ = c.link(f.aid, f.data)
+	}
+	c.powerOn()
+	return c
+}
+
+// newState is a card as it leaves its issuer: the Issuer Security Domain and
+// the applications that such a card comes with.
+func newState(cfg Config) (*state, error) {
+	if err := cfg.Profile.check(); err != nil {
+		return nil, err
+	}
+	for name, v := range map[string][]byte{"IIN": cfg.IIN, "CIN": cfg.CIN} {
+		if len(v) < 1 || len(v) > maxIdentity {
+			return nil, fmt.Errorf("%s of %d bytes, 1 to %d allowed", name, len(v), maxIdentity)
+		}
+	}
+	if err := checkKeys(cfg.Keys); err != nil {
+		return nil, err
+	}
+	s := &state{
+		profile:         cfg.Profile,
+		iin:             bytes.Clone(cfg.IIN),
+		cin:             bytes.Clone(cfg.CIN),
+		diversification: cfg.DiversificationData,
+	}
+	s.profile.ATR = bytes.Clone(cfg.Profile.ATR)
+	if s.diversification == [10]byte{} {
+		random := cfg.Rand
+		if random == nil {
+			random = rand.Reader
+		}
+		if _, err := io.ReadFull(random, s.diversification[:]); err != nil {
+			return nil, fmt.Errorf("diversification data: %w", err)
+		}
+	}
+	s.entries = []*entry{{
+		aid:            IssuerSecurityDomain,
+		securityDomain: IssuerSecurityDomain,
+		privileges:     issuerPrivileges,
+		lifeCycle:      cardSecured,
+		own:            true,
+		keys:           []keys.Set{copyKeys(cfg.Keys)},
+	}}
+	for _, aid := range residents {
+		s.entries = append(s.entries, &entry{
+			aid: aid, securityDomain: IssuerSecurityDomain, lifeCycle: oncard.Selectable, own: true,
+		})
+	}
+	return s, nil
+}
+
+const (
+	maxIdentity = 32   // bytes of IIN and CIN
+	cardSecured = 0x0F // card life cycle state SECURED (GPCS table 11-6)
+)
+
+// issuerPrivileges: Security Domain, Card Lock, Card Terminate, Card Reset,
+// CVM Management; Trusted Path, Authorized Management, Global Delete, Global
+// Lock, Global Registry, Final Application (GPCS tables 11-7 to 11-9).
+var issuerPrivileges = privileges{0x9E, 0xDE, 0x00}
+
+func checkKeys(k keys.Set) error {
+	n := len(k.ENC.Bytes())
+	switch {
+	case k.Version < 1 || k.Version > 127:
+		return fmt.Errorf("key version %d of the Issuer Security Domain, 1 to 127 allowed", k.Version)
+	case n == 0 || len(k.MAC.Bytes()) != n || len(k.DEK.Bytes()) != n:
+		return fmt.Errorf("key set %d of the Issuer Security Domain: ENC, MAC and DEK must be there and equally long", k.Version)
+	}
+	return nil
+}
+
+func copyKeys(k keys.Set) keys.Set {
+	clone := func(k keys.Key) keys.Key {
+		c, err := keys.NewKey(k.Bytes())
+		if err != nil {
+			panic(err) // was checked, or was a key before
+		}
+		return c
+	}
+	return keys.Set{Version: k.Version, ENC: clone(k.ENC), MAC: clone(k.MAC), DEK: clone(k.DEK)}
+}
+
+// ATR returns the answer to reset.
+func (c *Card) ATR() []byte { return bytes.Clone(c.state.profile.ATR) }
+
+// ExtendedLength reports whether the profile's card takes extended-length
+// commands.
+func (c *Card) ExtendedLength() bool { return c.state.profile.ExtendedLength }
+
+// Profile returns the profile that the card was made with.
+func (c *Card) Profile() Profile {
+	p := c.state.profile
+	p.ATR = bytes.Clone(p.ATR)
+	return p
+}
+
+// PowerOn gives the card power, also after a cut. The Issuer Security Domain
+// is selected. On a card that has power it does nothing.
+func (c *Card) PowerOn() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.powerOn()
+}
+
+func (c *Card) powerOn() {
+	if c.session != nil {
+		return
+	}
+	c.session = &session{running: map[*entry]*instance{}}
+	c.selectDomain(c.state.issuer())
+}
+
+// PowerOff takes the power away between commands; a running command ends
+// first. Until PowerOn, Transmit fails with an error that wraps
+// [iso7816.ErrCardRemoved].
+func (c *Card) PowerOff() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.losePower()
+}
+
+// losePower forgets what is not persistent, and takes back what is open.
+func (c *Card) losePower() {
+	c.rollback()
+	if c.session != nil && c.session.channel != nil {
+		c.session.channel.Reset()
+	}
+	c.session, c.lost = nil, false
+}
+
+// Reset takes the power away and gives it back.
+func (c *Card) Reset(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed != nil {
+		return c.closed
+	}
+	c.losePower()
+	c.powerOn()
+	return nil
+}
+
+// Close takes the power away, and lets others open the image.
+func (c *Card) Close() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed != nil && c.image == nil {
+		return nil
+	}
+	c.losePower()
+	c.closed = ErrClosed
+	if c.image == nil {
+		return nil
+	}
+	f := c.image
+	c.image = nil
+	return f.close()
+}
+
+// Transmit carries out one command and returns the response. What the command
+// changed is in the image before the response is returned. Bytes that are no
+// command APDU get 6700.
+//
+// When the image can't be written the error says so and the card answers
+// nothing more: the image holds the state before the command, or after it.
+func (c *Card) Transmit(ctx context.Context, command []byte) ([]byte, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed != nil {
+		return nil, c.closed
+	}
+	if c.session == nil {
+		return nil, fmt.Errorf("%w: it has no power", iso7816.ErrCardRemoved)
+	}
+	c.writes, c.dirty, c.lost = 0, false, false
+	c.cutCommand++
+	if c.cutAt(BeforeCommand, 0) {
+		c.losePower()
+		return nil, errCut
+	}
+	response := c.execute(command)
+	lost := c.lost || c.cutAt(AfterCommand, 0)
+	if lost {
+		c.losePower()
+	} else {
+		c.rollback() // nothing should be open here
+	}
+	if c.counting {
+		c.counts = append(c.counts, c.writes)
+	}
+	if c.dirty && c.image != nil {
+		if err := c.image.save(c.state); err != nil {
+			c.losePower()
+			c.closed = fmt.Errorf("card image not written: %w", err)
+			return nil, c.closed
+		}
+	}
+	if lost {
+		return nil, errCut
+	}
+	return response.Encode(), nil
+}
+
+// execute carries out the command. Nothing that an application does gets past
+// it.
+func (c *Card) execute(command []byte) (r iso7816.Response) {
+	defer func() {
+		if e := recover(); e != nil {
+			if _, ok := e.(powerLoss); !ok {
+				c.rollback()
+			}
+			r = refuse(iso7816.ErrUnknown)
+		}
+	}()
+	cmd, err := iso7816.ParseCommand(command)
+	if err != nil || cmd.Extended && !c.state.profile.ExtendedLength {
+		return refuse(iso7816.ErrWrongLength)
+	}
+	if cmd.CLA == 0xFF {
+		return refuse(iso7816.ErrUnknownCLA)
+	}
+	// The response is the card's from here on, whatever the application does
+	// to the command's bytes.
+	cmd.Data = bytes.Clone(cmd.Data)
+	if cmd.INS == insGetResponse && c.session.rest != nil {
+		return c.more(cmd.Ne)
+	}
+	c.session.rest = nil
+	return c.fit(c.dispatch(cmd), cmd.Ne)
+}
+
+// dispatch gives the command to whom it is for (GPCS 6.4.2.3).
+func (c *Card) dispatch(cmd iso7816.Command) iso7816.Response {
+	if cmd.INS == insSelect && cmd.P1 == selectByName && cmd.CLA&0x80 == 0 {
+		return c.selectByName(cmd)
+	}
+	if e := c.session.selected; e.privileges.securityDomain() {
+		return c.domainProcess(e, cmd)
+	}
+	return c.process(cmd)
+}
+
+// process lets the selected application process a command.
+func (c *Card) process(cmd iso7816.Command) iso7816.Response {
+	i, err := c.open(c.session.selected)
+	if err != nil {
+		return refuse(err)
+	}
+	defer c.abortApplication()
+	return i.app.Process(cmd)
+}
+
+// fit cuts a response to what the command asked for and keeps the rest for GET
+// RESPONSE. A command without Le gets up to 256 bytes: cards with T=1 answer
+// so, and hosts rely on it.
+func (c *Card) fit(r iso7816.Response, ne int) iso7816.Response {
+	if r.SW != iso7816.OK && !r.SW.Warning() {
+		return iso7816.Response{SW: r.SW}
+	}
+	if ne == 0 {
+		ne = iso7816.MaxShortNe
+	}
+	if len(r.Data) <= ne {
+		return r
+	}
+	c.session.rest, c.session.restSW = r.Data, r.SW
+	return c.more(ne)
+}
+
+func (c *Card) more(ne int) iso7816.Response {
+	s := c.session
+	if ne == 0 {
+		ne = iso7816.MaxShortNe
+	}
+	if len(s.rest) <= ne {
+		r := iso7816.Response{Data: s.rest, SW: s.restSW}
+		s.rest = nil
+		return r
+	}
+	r := iso7816.Response{Data: s.rest[:ne], SW: 0x6100}
+	s.rest = s.rest[ne:]
+	if n := len(s.rest); n < 256 {
+		r.SW |= iso7816.SW(n)
+	}
+	return r
+}
+
+// refuse is the response to an error: its status word, where it has one.
+func refuse(err error) iso7816.Response {
+	var sw iso7816.SW
+	if !errors.As(err, &sw) || sw == iso7816.OK {
+		sw = iso7816.ErrUnknown
+	}
+	return iso7816.Response{SW: sw}
+}
+
+// link asks the linker. A linker that panics is an application at fault.
+func (c *Card) link(aid iso7816.AID, data []byte) (modules map[iso7816.AID]oncard.Module, err error) {
+	if c.linker == nil {
+		return nil, nil
+	}
+	defer func() {
+		if e := recover(); e != nil {
+			modules, err = nil, fmt.Errorf("linker: %v", e)
+		}
+	}()
+	return c.linker.Link(aid, bytes.Clone(data), sha256Sum(data))
+}
