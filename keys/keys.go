@@ -1,7 +1,14 @@
 // Package keys names the keys of an issuing system and defines what can be
-// asked of a store that keeps them. A store never hands out a master key: it
-// derives, signs and computes MACs, so that a store in hardware fits the same
-// interface as an encrypted file.
+// asked of a store that keeps them.
+//
+// A store derives, signs and computes MACs; it does not hand out a master key,
+// so that a store in hardware fits the same interface as the encrypted file of
+// package keys/file. The one exception is in the open: SecurityDomainKeys with
+// [MethodNone] returns the stored keys, because they are the card's keys.
+//
+// A [Key] and a [Set] never show their bytes when printed, logged or
+// marshalled. How the keys of one instance follow from a service's master keys
+// is said at [Diversify].
 package keys
 
 import (
@@ -18,19 +25,69 @@ type Kind string
 
 const (
 	SecurityDomain Kind = "security-domain" // ENC, MAC and DEK of a Security Domain
-	Read           Kind = "read"            // master of ENC and MAC for reading an application
+	Read           Kind = "read"            // masters of ENC and MAC for reading an application
 	IssuerSigning  Kind = "issuer-signing"  // Ed25519: signs what EF.ID holds
 	CounterSigning Kind = "counter-signing" // Ed25519: signs consent records
 	Ledger         Kind = "ledger"          // AES: keyed digests and tags
 )
 
+// Kinds lists every kind.
+func Kinds() []Kind {
+	return []Kind{SecurityDomain, Read, IssuerSigning, CounterSigning, Ledger}
+}
+
+// Algorithms of stored keys, as Entry names them.
+const (
+	AES128  = "aes-128"
+	AES192  = "aes-192"
+	AES256  = "aes-256"
+	Ed25519 = "ed25519"
+)
+
+// Algorithms lists the algorithms that a kind allows, the default first. It is
+// empty for an unknown kind. The base applications take read keys of 16 or 32
+// bytes only.
+func (k Kind) Algorithms() []string {
+	switch k {
+	case SecurityDomain:
+		return []string{AES128, AES192, AES256}
+	case Read:
+		return []string{AES128, AES256}
+	case IssuerSigning, CounterSigning:
+		return []string{Ed25519}
+	case Ledger:
+		return []string{AES256, AES192, AES128}
+	}
+	return nil
+}
+
+// MaxVersion is the highest version of a key (GPCS 11.8.2.3: a key version
+// number is 01 to 7F).
+const MaxVersion = 127
+
 // Errors of stores. They wrap no key material.
 var (
-	ErrNotFound    = errors.New("no such key")
-	ErrWrongKind   = errors.New("key is of another kind")
-	ErrRetired     = errors.New("key is retired")
-	ErrExists      = errors.New("key exists already")
-	ErrDiversifier = errors.New("unknown diversification method")
+	// ErrNotFound: the store holds no key of that name and version, or, for
+	// version 0, none that is not retired.
+	ErrNotFound = errors.New("no such key")
+	// ErrWrongKind: the key is there, but for another purpose.
+	ErrWrongKind = errors.New("key is of another kind")
+	// ErrRetired: the key was taken out of use.
+	ErrRetired = errors.New("key is retired")
+	// ErrExists: a key of that name and version is there already.
+	ErrExists = errors.New("key exists already")
+	// ErrPublicOnly: the operation needs the secret half, and the store holds
+	// the public one.
+	ErrPublicOnly = errors.New("only the public half of the key is stored")
+	// ErrDiversifier: the diversification method is unknown, or not allowed
+	// for that kind of key.
+	ErrDiversifier = errors.New("diversification method refused")
+	// ErrDiversificationData: the data that a card or an instance answered
+	// cannot tell it from others.
+	ErrDiversificationData = errors.New("diversification data refused")
+	// ErrDevelopmentKey: the well-known development key came in without being
+	// asked for by name.
+	ErrDevelopmentKey = errors.New("this is the well-known development key, which must be asked for by name")
 )
 
 // Ref names a key. Version 0 is the newest that is not retired; the version of a
@@ -44,39 +101,41 @@ type Ref struct {
 type Entry struct {
 	Name      string
 	Kind      Kind
-	Version   byte
+	Version   byte   // 1 to 127
 	Algorithm string // "aes-128", "aes-192", "aes-256", "ed25519"
-	Check     string // key check value, or the public key's first bytes, in hexadecimal digits
-	Created   time.Time
-	Retired   time.Time // zero while in use
-	Public    bool      // only the public half is stored (ed25519)
+	// Check is the key check value as 6 hexadecimal digits; of a key set those
+	// of its keys, separated by slashes (see Set.Check); of an Ed25519 key the
+	// first 8 bytes of the public half as 16 digits.
+	Check       string
+	Created     time.Time
+	Retired     time.Time // zero while in use
+	Public      bool      // only the public half is stored (ed25519)
+	Development bool      // made from the well-known development key
 }
 
-// Set is the static keys of one secure channel key set. DEK is empty for
-// read keys. Erase it after use.
-type Set struct {
-	Version       byte
-	ENC, MAC, DEK Key
-}
-
-// Erase overwrites the keys.
-func (s *Set) Erase() { s.ENC.Erase(); s.MAC.Erase(); s.DEK.Erase() }
+// Ref names the entry, with its version.
+func (e Entry) Ref() Ref { return Ref{Name: e.Name, Version: e.Version} }
 
 // Store answers for the keys it holds. Implementations are safe for
-// concurrent use.
+// concurrent use. Except for PublicKey, a retired key answers ErrRetired.
 type Store interface {
 	// Entries lists all keys, sorted by name and version.
 	Entries(ctx context.Context) ([]Entry, error)
 	// SecurityDomainKeys returns the key set of a Security Domain. method
-	// and cardData (the diversification data that INITIALIZE UPDATE answers)
-	// say how a card's keys follow from the stored ones; [MethodNone] uses
-	// the stored ones as they are.
+	// and cardData (the 10 bytes of diversification data that INITIALIZE
+	// UPDATE answers) say how a card's keys follow from the stored ones, as
+	// [Diversify] does; [MethodNone] uses the stored ones as they are and
+	// cardData not at all.
 	SecurityDomainKeys(ctx context.Context, ref Ref, method Method, cardData []byte) (Set, error)
-	// ReadKeys returns the key set for reading one instance.
+	// ReadKeys returns the key set for reading one instance, derived by
+	// [Diversify] from its AID and its 10 bytes of diversification data.
+	// [MethodNone] is refused with ErrDiversifier.
 	ReadKeys(ctx context.Context, ref Ref, method Method, instance iso7816.AID, data []byte) (Set, error)
-	// Sign signs with Ed25519.
+	// Sign signs with Ed25519. kind is IssuerSigning or CounterSigning, and
+	// must be the key's.
 	Sign(ctx context.Context, ref Ref, kind Kind, message []byte) ([]byte, error)
-	// PublicKey returns the public half.
+	// PublicKey returns the public half. A retired key answers too when its
+	// version is named, since what it signed stays to be verified.
 	PublicKey(ctx context.Context, ref Ref) (ed25519.PublicKey, error)
 	// Digest returns the AES-CMAC of the message under a ledger key.
 	Digest(ctx context.Context, ref Ref, message []byte) ([16]byte, error)

@@ -1,0 +1,327 @@
+package file
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/subtle"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+
+	"filippo.io/age"
+	"filippo.io/age/armor"
+
+	"github.com/freearea/freearea/keys"
+)
+
+const (
+	bundleName    = "key-bundle"
+	bundleVersion = 1
+	maxBundle     = 4 << 20
+	// maxWrapped leaves room for age's header, its overhead and armour.
+	maxWrapped = 2*maxBundle + 1<<20
+)
+
+// A bundle is what leaves a keystore. Like the keystore it is lines of JSON in
+// canonical form:
+//
+//	{"freearea":"key-bundle","version":1,"created":…,"entries":N}
+//	an entry's metadata as in the keystore, and "secret":… unless public_only, N times
+//	{"sha256":32 bytes}
+type bundleHeader struct {
+	Format  string `json:"freearea"`
+	Version int    `json:"version"`
+	Created string `json:"created"`
+	Entries int    `json:"entries"`
+}
+
+type bundleEntry struct {
+	metadata
+	Secret []byte `json:"secret,omitempty"`
+}
+
+// Export writes the named keys, wrapped with age, so that only the recipients
+// can import them. Without refs it writes all, retired ones too. It returns
+// what it wrote.
+func (s *Store) Export(ctx context.Context, w io.Writer, refs []keys.Ref, recipients ...age.Recipient) ([]keys.Entry, error) {
+	if len(recipients) == 0 {
+		return nil, errors.New("a bundle needs a recipient")
+	}
+	b, list, err := s.bundle(ctx, refs, false)
+	if err != nil {
+		return nil, err
+	}
+	defer clear(b)
+	wrapped, err := age.Encrypt(w, recipients...)
+	if err != nil {
+		return nil, fmt.Errorf("wrapping the bundle: %w", err)
+	}
+	if _, err := wrapped.Write(b); err != nil {
+		return nil, fmt.Errorf("wrapping the bundle: %w", err)
+	}
+	if err := wrapped.Close(); err != nil {
+		return nil, fmt.Errorf("wrapping the bundle: %w", err)
+	}
+	return list, nil
+}
+
+// ExportPlain writes the named keys as Export does, but unprotected: whoever
+// reads the bundle has the keys.
+func (s *Store) ExportPlain(ctx context.Context, w io.Writer, refs []keys.Ref) ([]keys.Entry, error) {
+	return s.exportPlain(ctx, w, refs, false)
+}
+
+// ExportPublic writes the public halves of the named signing keys, without
+// refs of all of them. The bundle holds no secret; it is for terminals that
+// verify. ImportPlain reads it.
+func (s *Store) ExportPublic(ctx context.Context, w io.Writer, refs []keys.Ref) ([]keys.Entry, error) {
+	return s.exportPlain(ctx, w, refs, true)
+}
+
+func (s *Store) exportPlain(ctx context.Context, w io.Writer, refs []keys.Ref, public bool) ([]keys.Entry, error) {
+	b, list, err := s.bundle(ctx, refs, public)
+	if err != nil {
+		return nil, err
+	}
+	defer clear(b)
+	if _, err := w.Write(b); err != nil {
+		return nil, fmt.Errorf("writing the bundle: %w", err)
+	}
+	return list, nil
+}
+
+// bundle encodes entries; public leaves the secrets out.
+func (s *Store) bundle(ctx context.Context, refs []keys.Ref, public bool) ([]byte, []keys.Entry, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, nil, err
+	}
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.keys == nil {
+		return nil, nil, ErrClosed
+	}
+	var chosen []int
+	for _, ref := range refs {
+		i, err := s.img.find(ref)
+		if err != nil {
+			return nil, nil, err
+		}
+		if m := &s.img.entries[i].metadata; public && m.Algorithm != keys.Ed25519 {
+			return nil, nil, fmt.Errorf("%w: %s version %d (%s) has no public half", keys.ErrWrongKind, m.Name, m.Version, m.Kind)
+		}
+		chosen = append(chosen, i)
+	}
+	if len(refs) == 0 {
+		for i := range s.img.entries {
+			if !public || s.img.entries[i].Algorithm == keys.Ed25519 {
+				chosen = append(chosen, i)
+			}
+		}
+	}
+	slices.Sort(chosen)
+	chosen = slices.Compact(chosen)
+	if len(chosen) == 0 {
+		return nil, nil, fmt.Errorf("%w: nothing to export", keys.ErrNotFound)
+	}
+
+	var list []keys.Entry
+	var entries []bundleEntry
+	defer func() {
+		for _, e := range entries {
+			clear(e.Secret)
+		}
+	}()
+	for _, i := range chosen {
+		e := &s.img.entries[i]
+		out := bundleEntry{metadata: e.metadata}
+		if public {
+			out.PublicOnly = true
+		} else {
+			secret, err := s.keys.open(e)
+			if err != nil {
+				return nil, nil, err
+			}
+			if len(secret) > 0 {
+				out.Secret = secret
+			}
+		}
+		entries = append(entries, out)
+		list = append(list, out.entry())
+	}
+	b := encodeBundle(formatTime(s.now()), entries)
+	if len(b) > maxBundle {
+		return nil, nil, fmt.Errorf("bundle of %d bytes: %d allowed; export fewer keys at once", len(b), maxBundle)
+	}
+	return b, list, nil
+}
+
+func encodeBundle(created string, entries []bundleEntry) []byte {
+	b := append(canonical(bundleHeader{bundleName, bundleVersion, created, len(entries)}), '\n')
+	for _, e := range entries {
+		b = append(append(b, canonical(e)...), '\n')
+	}
+	return appendSum(b)
+}
+
+// Import adds the keys of a bundle that was wrapped with age (binary or
+// armoured) to one of the identities. All are added or none. A key that is
+// there already, with the same secret, is passed over; another key of its name
+// and version answers keys.ErrExists. It returns what was added. An error
+// wraps ErrBundle when the content is not a bundle, and age's error when the
+// wrapping cannot be opened.
+func (s *Store) Import(ctx context.Context, r io.Reader, identities ...age.Identity) ([]keys.Entry, error) {
+	if len(identities) == 0 {
+		return nil, errors.New("a wrapped bundle needs an identity")
+	}
+	br := bufio.NewReader(io.LimitReader(r, maxWrapped))
+	if start, _ := br.Peek(len(armor.Header)); string(start) == armor.Header {
+		r = armor.NewReader(br)
+	} else {
+		r = br
+	}
+	if start, _ := br.Peek(1); string(start) == "{" {
+		return nil, fmt.Errorf("%w: it is not wrapped", ErrBundle)
+	}
+	plain, err := age.Decrypt(r, identities...)
+	if err != nil {
+		return nil, fmt.Errorf("opening the wrapped bundle: %w", err)
+	}
+	return s.importBundle(ctx, plain)
+}
+
+// ImportPlain adds the keys of a bundle that is not wrapped, as Import does.
+func (s *Store) ImportPlain(ctx context.Context, r io.Reader) ([]keys.Entry, error) {
+	return s.importBundle(ctx, r)
+}
+
+func (s *Store) importBundle(ctx context.Context, r io.Reader) ([]keys.Entry, error) {
+	b, err := io.ReadAll(io.LimitReader(r, maxBundle+1))
+	defer clear(b)
+	if err != nil {
+		return nil, fmt.Errorf("reading the bundle: %w", err)
+	}
+	_, entries, err := parseBundle(b)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		for _, e := range entries {
+			clear(e.Secret)
+		}
+	}()
+	var added []keys.Entry
+	err = s.update(ctx, func(img *image) error {
+		for i := range entries {
+			e := &entries[i]
+			same, err := s.holds(img, e)
+			if err != nil {
+				return err
+			}
+			if same {
+				continue
+			}
+			if err := img.insert(s.keys, e.metadata, e.Secret, s.rand); err != nil {
+				return err
+			}
+			added = append(added, e.entry())
+		}
+		if len(added) == 0 {
+			return errUnchanged
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return added, nil
+}
+
+// holds reports whether the keystore has the entry's key already, or its
+// secret where the bundle has the public half only.
+func (s *Store) holds(img *image, e *bundleEntry) (bool, error) {
+	i, err := img.find(keys.Ref{Name: e.Name, Version: e.Version})
+	if err != nil {
+		return false, nil // not there
+	}
+	have := &img.entries[i]
+	if have.Kind != e.Kind || have.Algorithm != e.Algorithm {
+		return false, nil // insert says why not
+	}
+	if e.PublicOnly {
+		return bytes.Equal(have.PublicKey, e.PublicKey), nil
+	}
+	secret, err := s.keys.open(have)
+	if err != nil {
+		return false, err
+	}
+	defer clear(secret)
+	return subtle.ConstantTimeCompare(secret, e.Secret) == 1, nil
+}
+
+// parseBundle takes a bundle apart and checks every key against its check
+// value. What it accepts, encodeBundle produces again. Errors wrap ErrBundle
+// or ErrFormatVersion.
+func parseBundle(b []byte) (*bundleHeader, []bundleEntry, error) {
+	bad := func(place string, err error) error { return fmt.Errorf("%w: %s: %v", ErrBundle, place, err) }
+	if len(b) > maxBundle {
+		return nil, nil, fmt.Errorf("%w: larger than %d bytes", ErrBundle, maxBundle)
+	}
+	switch format, version := identify(b); {
+	case format != bundleName:
+		return nil, nil, fmt.Errorf("%w: this is something else", ErrBundle)
+	case version != bundleVersion:
+		return nil, nil, fmt.Errorf("%w: %d, this software knows %d", ErrFormatVersion, version, bundleVersion)
+	}
+	lines, err := splitSum(b)
+	if err != nil {
+		return nil, nil, bad("end", err)
+	}
+	if len(lines) < 1 {
+		return nil, nil, bad("end", errors.New("lines are missing"))
+	}
+	var h bundleHeader
+	if err := decodeLine(lines[0], &h); err != nil {
+		return nil, nil, bad("line 1", err)
+	}
+	if _, err := parseTime(h.Created); err != nil {
+		return nil, nil, bad("line 1", err)
+	}
+	if h.Entries != len(lines)-1 || h.Entries < 1 || h.Entries > maxEntries {
+		return nil, nil, bad("line 1", fmt.Errorf("%d entries announced, %d there", h.Entries, len(lines)-1))
+	}
+	var entries []bundleEntry
+	for i, line := range lines[1:] {
+		var e bundleEntry
+		err := decodeLine(line, &e)
+		if err == nil {
+			err = e.validate()
+		}
+		if err == nil && i > 0 {
+			err = follows(&entries[i-1].metadata, &e.metadata)
+		}
+		if err != nil {
+			return nil, nil, bad(fmt.Sprintf("line %d", i+2), err)
+		}
+		entries = append(entries, e)
+	}
+	return &h, entries, nil
+}
+
+func (e *bundleEntry) validate() error {
+	if err := e.metadata.validate(); err != nil {
+		return err
+	}
+	again := e.metadata
+	if err := again.describe(e.Secret); err != nil {
+		return err
+	}
+	if again.Development != e.Development {
+		return fmt.Errorf("key %s version %d: %w", e.Name, e.Version, keys.ErrDevelopmentKey)
+	}
+	if again.Check != e.Check || !bytes.Equal(again.PublicKey, e.PublicKey) {
+		return fmt.Errorf("key %s version %d does not have the check value that it is said to have", e.Name, e.Version)
+	}
+	return nil
+}
