@@ -53,9 +53,9 @@ func (l *Ledger) add(ctx context.Context, conn *sql.Conn, events ...Event) (seq 
 		if err != nil {
 			return 0, fmt.Errorf("%w: %w", ErrInvalid, err)
 		}
-		// What can be written can be read: Go types allow values that have no
-		// encoding of their own.
-		if _, err := decode(record); err != nil {
+		// What is held against the other events is what will be read: Go types
+		// allow values that have no encoding of their own, and pointers.
+		if e, err = decode(record); err != nil {
 			return 0, fmt.Errorf("%w: %w", ErrInvalid, err)
 		}
 		if err := admit(ctx, conn, e.Data); err != nil {
