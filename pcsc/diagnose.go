@@ -1,6 +1,19 @@
 package pcsc
 
-import "context"
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"io/fs"
+	"net"
+	"os"
+	"os/exec"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
 
 // FindingCode names what Diagnose found. The codes are stable: programs match
 // on them, and the texts for people hang on them.
@@ -20,7 +33,7 @@ const (
 	FindingNotRunning FindingCode = "service-not-running"
 	// FindingRefused: the service refuses this user, by polkit or by the
 	// access rights of its socket; the administrator allows it. Details:
-	// socket, by ("socket" or "service"), user.
+	// socket, by ("socket" or "service": polkit is the service's), uid.
 	FindingRefused FindingCode = "service-refused"
 	// FindingServiceFailed: the service is there and does not work or not
 	// answer in time; restart it. Details: socket.
@@ -54,13 +67,126 @@ type Finding struct {
 // ready. An empty slot is no fault either, but needs a card.
 func (f Finding) OK() bool { return f.Code == FindingReady }
 
+// diagnoseLimit bounds how long the service may take to answer.
+const diagnoseLimit = 5 * time.Second
+
 // Diagnose looks at the whole way from the program to the card: the service,
 // the slots (sorted by name), the card in each. It stops at the first thing
 // without which nothing further can be found. It sends no command to a card,
-// opens none, and disturbs no other program. A context that ends makes a
-// finding too (service-failed).
+// opens none, and disturbs no other program. A service that has not answered
+// after 5 seconds, or when the context ends, is a finding too (service-failed).
 func (s *Source) Diagnose(ctx context.Context) []Finding {
-	return s.diagnose(ctx)
+	ctx, cancel := context.WithTimeout(ctx, diagnoseLimit)
+	defer cancel()
+	admitted := false
+	states, err := run(ctx, "diagnose", "", func() ([]slotState, error) {
+		sess, err := s.establish()
+		if err != nil {
+			return nil, err
+		}
+		defer sess.release()
+		states, err := s.snapshot(sess)
+		if err != nil {
+			return nil, &admittedError{err}
+		}
+		return states, nil
+	}, nil)
+	var late *admittedError
+	if errors.As(err, &late) {
+		admitted, err = true, late.error
+	}
+	switch {
+	case errors.Is(err, ErrNotBuilt):
+		return []Finding{{Code: FindingNotBuilt, Err: err}}
+	case s.idle(err):
+		return []Finding{{Code: FindingNoSlot, Err: err}}
+	case err != nil && admitted, err != nil && s.platform.socket == "":
+		return []Finding{s.withoutSocket(err)}
+	case err != nil:
+		return []Finding{s.service(err)}
+	case len(states) == 0:
+		return []Finding{{Code: FindingNoSlot}}
+	}
+	slices.SortFunc(states, func(a, b slotState) int { return strings.Compare(a.name, b.name) })
+	var out []Finding
+	for _, st := range states {
+		out = append(out, finding(st))
+	}
+	return out
 }
 
-func (s *Source) diagnose(ctx context.Context) []Finding { return nil }
+// admittedError is a failure after the service has let us in.
+type admittedError struct{ error }
+
+func (e *admittedError) Unwrap() error { return e.error }
+
+func finding(st slotState) Finding {
+	f := Finding{Slot: st.name}
+	switch {
+	case st.has(stateUnavailable | stateUnknown):
+		f.Code = FindingSlotFailed
+	case !st.has(statePresent):
+		f.Code = FindingNoCard
+	case st.has(stateMute):
+		f.Code = FindingMute
+	case st.has(stateExclusive):
+		f.Code = FindingInUse
+	default:
+		f.Code = FindingReady
+		f.Details = map[string]string{"atr": strings.ToUpper(hex.EncodeToString(st.atr))}
+	}
+	return f
+}
+
+func (s *Source) withoutSocket(err error) Finding {
+	switch {
+	case errors.Is(err, ErrRefused):
+		return Finding{Code: FindingRefused, Err: err, Details: map[string]string{"by": "service", "uid": strconv.Itoa(os.Getuid())}}
+	case errors.Is(err, ErrNoService):
+		return Finding{Code: FindingNotRunning, Err: err}
+	}
+	return Finding{Code: FindingServiceFailed, Err: err}
+}
+
+// service tells why pcscd let nobody in, by looking at its socket as the
+// library does: the library has one code for all of it.
+func (s *Source) service(err error) Finding {
+	socket := s.platform.socket
+	if name := os.Getenv("PCSCLITE_CSOCK_NAME"); name != "" {
+		socket = name
+	}
+	f := Finding{Err: err, Details: map[string]string{"socket": socket}}
+	conn, dialErr := net.DialTimeout("unix", socket, diagnoseLimit)
+	if dialErr == nil {
+		conn.Close()
+	}
+	switch {
+	case dialErr == nil && errors.Is(err, ErrRefused):
+		f.Code = FindingRefused
+		f.Details["by"], f.Details["uid"] = "service", strconv.Itoa(os.Getuid())
+	case dialErr == nil:
+		f.Code = FindingServiceFailed
+	case errors.Is(dialErr, fs.ErrPermission):
+		f.Code = FindingRefused
+		f.Details["by"], f.Details["uid"] = "socket", strconv.Itoa(os.Getuid())
+	case errors.Is(dialErr, syscall.ECONNREFUSED):
+		f.Code = FindingNotRunning
+		f.Details["stale"] = "true"
+	case errors.Is(dialErr, fs.ErrNotExist) && !s.installed():
+		f.Code = FindingNotInstalled
+	default:
+		f.Code = FindingNotRunning
+	}
+	return f
+}
+
+// daemonPaths are where pcscd is looked for; sbin is on few people's path.
+var daemonPaths = []string{"pcscd", "/usr/sbin/pcscd", "/usr/local/sbin/pcscd", "/sbin/pcscd"}
+
+// pcscdInstalled reports whether the service's program is on this machine.
+func pcscdInstalled() bool {
+	return slices.ContainsFunc(daemonPaths, func(path string) bool {
+		_, err := exec.LookPath(path)
+		return err == nil
+	})
+}

@@ -181,6 +181,17 @@ func classify(c Code) error {
 	return nil
 }
 
+// classifySession gives the class of a code that came from a service that had
+// admitted us before: what reads as a refusal then is a connection that the
+// service closed.
+func classifySession(c Code) error {
+	switch c {
+	case CodeSecurityViolation, CodeNoAccess:
+		return ErrNoService
+	}
+	return classify(c)
+}
+
 // classifyCard gives the class of a code that an open card's command ended
 // with. More of them mean a removed card here: a card that has answered to
 // its reset and then can't be talked to left the field or lost its power.
@@ -190,7 +201,7 @@ func classifyCard(c Code) error {
 		CodeUnknownReader, CodeUnresponsiveCard, CodeUnpoweredCard:
 		return iso7816.ErrCardRemoved
 	}
-	return classify(c)
+	return classifySession(c)
 }
 
 // serviceInDoubt reports whether a code seen on an open connection may also

@@ -87,6 +87,8 @@ type platform struct {
 	// stopsWhenIdle: the service ends when the last device goes, and that it
 	// is not there means no more than that there is no device.
 	stopsWhenIdle bool
+	// socket is where clients find the service, if it has one in the file system.
+	socket string
 }
 
 func platformOf(goos string) platform {
@@ -98,7 +100,7 @@ func platformOf(goos string) platform {
 	case "darwin":
 		return platform{maxStates: 16, blocking: true}
 	}
-	return platform{pnp: true, maxStates: 16, blocking: true}
+	return platform{pnp: true, maxStates: 16, blocking: true, socket: "/run/pcscd/pcscd.comm"}
 }
 
 func thisPlatform() platform { return platformOf(runtime.GOOS) }

@@ -26,6 +26,8 @@ type Source struct {
 	opts     Options
 	lib      library
 	platform platform
+	// installed reports whether the service is on this machine at all.
+	installed func() bool
 }
 
 var _ iso7816.Source = (*Source)(nil)
@@ -33,7 +35,7 @@ var _ iso7816.Source = (*Source)(nil)
 // New returns the PC/SC devices of this machine. It calls nothing yet: what
 // is missing is reported by the first use, and in detail by Diagnose.
 func New(o Options) *Source {
-	return &Source{opts: o, lib: system{}, platform: thisPlatform()}
+	return &Source{opts: o, lib: system{}, platform: thisPlatform(), installed: pcscdInstalled}
 }
 
 // Slots lists the devices as they are now, sorted by name. No device at all is
@@ -49,6 +51,9 @@ func (s *Source) Slots(ctx context.Context) ([]iso7816.SlotStatus, error) {
 		return s.snapshot(sess)
 	}, nil)
 	if err != nil {
+		if s.idle(err) {
+			return nil, nil
+		}
 		return nil, err
 	}
 	out := make([]iso7816.SlotStatus, 0, len(states))

@@ -32,6 +32,12 @@ func (s *Source) serviceGone() bool {
 	return false
 }
 
+// idle reports whether err only says that the service sleeps until there is a
+// device.
+func (s *Source) idle(err error) bool {
+	return s.platform.stopsWhenIdle && errors.Is(err, ErrNoService)
+}
+
 // snapshot gives the state of every slot as it is now, in the library's order.
 // A device that goes away in between makes it ask again.
 func (s *Source) snapshot(sess session) ([]slotState, error) {
@@ -41,7 +47,7 @@ func (s *Source) snapshot(sess session) ([]slotState, error) {
 		var names []string
 		names, err = sess.readers()
 		if err != nil {
-			return nil, opError("list slots", "", err, classify)
+			return nil, opError("list slots", "", err, classifySession)
 		}
 		states := make([]slotState, len(names))
 		for i, name := range names {
@@ -55,7 +61,7 @@ func (s *Source) snapshot(sess session) ([]slotState, error) {
 			break
 		}
 	}
-	return nil, opError("list slots", "", err, classify)
+	return nil, opError("list slots", "", err, classifySession)
 }
 
 // ask brings the states up to date without waiting, as many at once as the
@@ -101,9 +107,7 @@ func (s *Source) watch(ctx context.Context, out chan<- batch) {
 	for ctx.Err() == nil {
 		now, err := s.next(ctx, &sess, known)
 		if err != nil {
-			var e *Error
-			if s.platform.stopsWhenIdle && errors.As(err, &e) && e.class == ErrNoService {
-				// Without a device the service is stopped: wait for it.
+			if s.idle(err) {
 				if sess != nil {
 					sess.release()
 					sess = nil
@@ -134,7 +138,7 @@ func (s *Source) next(ctx context.Context, sess *session, known []slotState) ([]
 	}
 	names, err := (*sess).readers()
 	if err != nil {
-		return nil, opError("watch slots", "", err, classify)
+		return nil, opError("watch slots", "", err, classifySession)
 	}
 	slices.Sort(names)
 	states := make([]slotState, len(names), len(names)+1)
@@ -148,22 +152,21 @@ func (s *Source) next(ctx context.Context, sess *session, known []slotState) ([]
 			fresh = true
 		}
 	}
-	asked := states
+	asked := states // shares its elements with states
 	if s.platform.pnp && len(states) < s.platform.maxStates {
 		asked = append(states, slotState{name: pnpReader})
 	}
 	switch {
-	case fresh, !s.platform.blocking, len(asked) > s.platform.maxStates, len(asked) == 0:
-		if !fresh {
-			pause(ctx, waitStep)
-		}
+	case fresh:
+		err = s.ask(*sess, states)
+	case !s.platform.blocking, len(asked) > s.platform.maxStates, len(asked) == 0:
+		pause(ctx, waitStep)
 		err = s.ask(*sess, states)
 	default:
 		err = (*sess).wait(asked, waitStep)
 	}
 	switch {
 	case err == nil:
-		copy(states, asked)
 		return states, nil
 	case errors.Is(err, CodeTimeout), errors.Is(err, CodeCancelled):
 		return states, nil
@@ -172,7 +175,7 @@ func (s *Source) next(ctx context.Context, sess *session, known []slotState) ([]
 		pause(ctx, waitStep/10)
 		return known, nil
 	}
-	return nil, opError("watch slots", "", err, classify)
+	return nil, opError("watch slots", "", err, classifySession)
 }
 
 func pause(ctx context.Context, d time.Duration) {

@@ -81,6 +81,9 @@ func Reserve(t testing.TB) (socket string) {
 		Unavailable(t, "%v", err)
 	}
 	if !inst.private {
+		if err := inst.clearStale(); err != nil {
+			Unavailable(t, "%v", err)
+		}
 		t.Setenv(SocketVariable, inst.socket())
 		return inst.socket()
 	}
@@ -129,11 +132,6 @@ func Start(t testing.TB, o Options) *Daemon {
 		args = append(args, "--debug", "--apdu")
 	} else {
 		args = append(args, "--error")
-	}
-	if !inst.private {
-		if err := inst.clearStale(); err != nil {
-			Unavailable(t, "%v", err)
-		}
 	}
 	cmd := inst.command(filepath.Dir(d.Socket), d.dir, args)
 	log, err := os.Create(d.logFile())
