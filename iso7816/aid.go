@@ -28,12 +28,22 @@ func NewAID(b []byte) (AID, error) {
 	return a, nil
 }
 
-// ParseAID reads 10 to 32 hexadecimal digits; spaces and colons between bytes
-// are ignored.
+// ParseAID reads 10 to 32 hexadecimal digits of either case. One space or
+// colon may stand between two bytes.
 func ParseAID(s string) (AID, error) {
-	b, err := hex.DecodeString(strings.NewReplacer(" ", "", ":", "").Replace(s))
-	if err != nil {
-		return AID{}, fmt.Errorf("%w: %q is not hexadecimal", ErrMalformedAID, s)
+	var b []byte
+	for rest := s; rest != ""; {
+		if len(b) > 0 && (rest[0] == ' ' || rest[0] == ':') {
+			rest = rest[1:]
+		}
+		if len(b) == 16 {
+			return AID{}, fmt.Errorf("%w: longer than 16 bytes", ErrMalformedAID)
+		}
+		next, err := hex.DecodeString(rest[:min(2, len(rest))])
+		if err != nil || len(next) == 0 {
+			return AID{}, fmt.Errorf("%w: %.40q is not bytes in hexadecimal digits", ErrMalformedAID, s)
+		}
+		b, rest = append(b, next[0]), rest[2:]
 	}
 	return NewAID(b)
 }
@@ -56,7 +66,8 @@ func (a AID) Len() int { return int(a.n) }
 // IsZero reports whether a is no AID.
 func (a AID) IsZero() bool { return a.n == 0 }
 
-// HasPrefix reports whether a begins with prefix (selection by partial AID).
+// HasPrefix reports whether a begins with prefix, as every AID does with
+// itself and with the zero AID (selection by partial AID).
 func (a AID) HasPrefix(prefix AID) bool {
 	return a.n >= prefix.n && string(a.b[:prefix.n]) == string(prefix.b[:prefix.n])
 }

@@ -3,6 +3,7 @@ package iso7816
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"iter"
 )
@@ -11,7 +12,8 @@ import (
 // it had answered. What the card did with the command is then unknown.
 var ErrCardRemoved = errors.New("card removed")
 
-// Card is anything that answers command APDUs.
+// Card is anything that answers command APDUs, one at a time: it is not for
+// concurrent use unless it says so.
 type Card interface {
 	// Transmit sends one command APDU and returns the response APDU, status
 	// word included (at least 2 bytes). The error wraps [ErrCardRemoved] when
@@ -25,9 +27,10 @@ type Conn interface {
 	io.Closer
 }
 
-// AnswerToReset is offered by cards whose answer to reset is known.
+// AnswerToReset is offered by cards that have an answer to reset.
 type AnswerToReset interface {
-	// ATR returns the answer to reset, 2 to 33 bytes (ISO/IEC 7816-3).
+	// ATR returns the answer to reset, 2 to 33 bytes (ISO/IEC 7816-3), or nil
+	// while it is not known.
 	ATR() []byte
 }
 
@@ -85,7 +88,11 @@ const (
 )
 
 func (k EventKind) String() string {
-	return [...]string{"slot added", "slot removed", "card inserted", "card removed"}[k]
+	names := [...]string{"slot added", "slot removed", "card inserted", "card removed"}
+	if k < 0 || int(k) >= len(names) {
+		return fmt.Sprintf("event %d", int(k))
+	}
+	return names[k]
 }
 
 // Event is a change at a slot.

@@ -73,8 +73,14 @@ func (c Command) Encode() ([]byte, error) {
 	return out, nil
 }
 
+// String names the command and its lengths, never its data: that may be a PIN.
+func (c Command) String() string {
+	return fmt.Sprintf("%s %X, %d data bytes, Ne %d", InstructionName(c.CLA, c.INS), c.Header(), len(c.Data), c.Ne)
+}
+
 // ParseCommand takes a command APDU apart. It accepts exactly what Encode
-// produces: the bytes of the result are the bytes given.
+// produces: the bytes of the result are the bytes given. The data is a part
+// of b, not a copy.
 func ParseCommand(b []byte) (Command, error) {
 	if len(b) < 4 {
 		return Command{}, fmt.Errorf("%w: %d bytes, 4 at least", ErrMalformedCommand, len(b))

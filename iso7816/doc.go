@@ -10,5 +10,10 @@
 //	data, err := iso7816.Do(ctx, iso7816.Plain(card), cmd)
 //	if errors.Is(err, iso7816.ErrSecurityStatus) { … }
 //
+// What is said to a card can be written down and played back: [NewRecorder]
+// wraps a card and writes a [Trace], with PINs and keys left out, and
+// [Trace.Card] is a card that answers from one. The same files serve as --trace
+// output, golden files and bug reports. docs/trace.md describes the format.
+//
 // Sections cited are those of ISO/IEC 7816-4 unless another text is named.
 package iso7816

@@ -30,6 +30,8 @@ type plain struct{ card Card }
 
 func (p plain) Send(ctx context.Context, c Command) (Response, error) { return Send(ctx, p.card, c) }
 
+const insGetResponse = 0xC0
+
 // maxGetResponse bounds the GET RESPONSE commands after one command: 64 KiB
 // in parts of 256 bytes.
 const maxGetResponse = 256
@@ -38,58 +40,58 @@ const maxGetResponse = 256
 // command once with the length that the card names; 61xx fetches the rest
 // with GET RESPONSE, whose class byte is the command's (7.6.1), up to 65,536
 // bytes in all. Commands are short unless they need the extended form.
+//
+// A card that answers otherwise than the protocol allows, or without end, is
+// an error that wraps [ErrProtocol]; an error of the card's Transmit is
+// wrapped, with the name of the command.
 func Send(ctx context.Context, card Card, c Command) (Response, error) {
-	if c.NeedsExtended() || c.Extended {
+	if c.NeedsExtended() || c.Extended && (len(c.Data) > 0 || c.Ne > 0) {
 		if x, ok := card.(ExtendedLength); !ok || !x.ExtendedLength() {
 			return Response{}, fmt.Errorf("%s: %w", InstructionName(c.CLA, c.INS), ErrExtendedLength)
 		}
 	}
 	r, err := transmit(ctx, card, c)
-	if err != nil {
-		return Response{}, err
-	}
-	if r.SW>>8 == 0x6C {
-		c.Ne = ne(int(r.SW&0xFF), MaxShortNe)
-		if r, err = transmit(ctx, card, c); err != nil {
-			return Response{}, err
-		}
-		if r.SW>>8 == 0x6C {
-			return Response{}, fmt.Errorf("%w: %v after the length it asked for", ErrProtocol, r.SW)
-		}
-	}
-	if r.SW>>8 != 0x61 {
-		return r, nil
+	if err != nil || r.SW>>8 != 0x61 {
+		return r, err
 	}
 	data := append([]byte(nil), r.Data...)
 	for range maxGetResponse {
-		next := Command{CLA: c.CLA, INS: 0xC0, Ne: ne(int(r.SW&0xFF), MaxShortNe)}
-		if r, err = transmit(ctx, card, next); err != nil {
-			return Response{}, err
-		}
-		if r.SW>>8 == 0x6C {
-			next.Ne = ne(int(r.SW&0xFF), MaxShortNe)
-			if r, err = transmit(ctx, card, next); err != nil {
-				return Response{}, err
-			}
+		r, err = transmit(ctx, card, Command{CLA: c.CLA, INS: insGetResponse, Ne: ne(int(r.SW&0xFF), MaxShortNe)})
+		if err != nil {
+			return Response{}, fmt.Errorf("%s: %w", InstructionName(c.CLA, c.INS), err)
 		}
 		data = append(data, r.Data...)
-		if len(data) > MaxExtendedNe {
-			return Response{}, fmt.Errorf("%w: more than %d response bytes", ErrProtocol, MaxExtendedNe)
-		}
-		if r.SW>>8 != 0x61 {
+		switch {
+		case len(data) > MaxExtendedNe:
+			return Response{}, violation(c, "more than %d response bytes", MaxExtendedNe)
+		case r.SW>>8 != 0x61:
 			return Response{Data: data, SW: r.SW}, nil
-		}
-		if len(r.Data) == 0 {
-			return Response{}, fmt.Errorf("%w: GET RESPONSE answered no data and %v", ErrProtocol, r.SW)
+		case len(r.Data) == 0:
+			return Response{}, violation(c, "GET RESPONSE answered no data and %v", r.SW)
 		}
 	}
-	return Response{}, fmt.Errorf("%w: still %v after %d GET RESPONSE commands", ErrProtocol, r.SW, maxGetResponse)
+	return Response{}, violation(c, "still %v after %d GET RESPONSE commands", r.SW, maxGetResponse)
 }
 
+// transmit sends c, and once more with the right length if the card answers
+// 6Cxx: it has then not carried the command out (5.6).
 func transmit(ctx context.Context, card Card, c Command) (Response, error) {
+	r, err := transmitOnce(ctx, card, c)
+	if err != nil || r.SW>>8 != 0x6C {
+		return r, err
+	}
+	c.Ne = ne(int(r.SW&0xFF), MaxShortNe)
+	r, err = transmitOnce(ctx, card, c)
+	if err == nil && r.SW>>8 == 0x6C {
+		return Response{}, violation(c, "%v after the length it asked for", r.SW)
+	}
+	return r, err
+}
+
+func transmitOnce(ctx context.Context, card Card, c Command) (Response, error) {
 	b, err := c.Encode()
 	if err != nil {
-		return Response{}, err
+		return Response{}, fmt.Errorf("%s: %w", InstructionName(c.CLA, c.INS), err)
 	}
 	answer, err := card.Transmit(ctx, b)
 	if err != nil {
@@ -97,13 +99,17 @@ func transmit(ctx context.Context, card Card, c Command) (Response, error) {
 	}
 	r, err := ParseResponse(answer)
 	if err != nil {
-		return Response{}, fmt.Errorf("%s: %w", InstructionName(c.CLA, c.INS), err)
+		return Response{}, fmt.Errorf("%s: %w: %w", InstructionName(c.CLA, c.INS), ErrProtocol, err)
 	}
 	return r, nil
 }
 
+func violation(c Command, format string, args ...any) error {
+	return fmt.Errorf("%s: %w: %s", InstructionName(c.CLA, c.INS), ErrProtocol, fmt.Sprintf(format, args...))
+}
+
 // Do sends c and returns the response data; a status word other than 9000 is
-// a [*StatusError].
+// a [*StatusError], beside which the data is whatever the card sent with it.
 func Do(ctx context.Context, s Sender, c Command) ([]byte, error) {
 	r, err := s.Send(ctx, c)
 	if err != nil {

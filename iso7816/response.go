@@ -15,11 +15,12 @@ type Response struct {
 }
 
 // ParseResponse splits a response APDU into data and status word. Fewer than
-// 2 bytes are an error that wraps [ErrMalformedResponse].
+// 2 bytes, or more than 65,536 of data, are an error that wraps
+// [ErrMalformedResponse]. The data is a part of b, not a copy.
 func ParseResponse(b []byte) (Response, error) {
 	n := len(b) - 2
-	if n < 0 {
-		return Response{}, fmt.Errorf("%w: %d bytes, 2 at least", ErrMalformedResponse, len(b))
+	if n < 0 || n > MaxExtendedNe {
+		return Response{}, fmt.Errorf("%w: %d bytes, 2 to %d allowed", ErrMalformedResponse, len(b), MaxExtendedNe+2)
 	}
 	return Response{Data: b[:n:n], SW: SW(b[n])<<8 | SW(b[n+1])}, nil
 }
@@ -109,7 +110,11 @@ func (sw SW) Error() string {
 		return sw.String() + " " + text
 	}
 	if n, ok := sw.TriesLeft(); ok {
-		return fmt.Sprintf("%s wrong PIN, %d tries left", sw.String(), n)
+		tries := "tries"
+		if n == 1 {
+			tries = "try"
+		}
+		return fmt.Sprintf("%s wrong PIN, %d %s left", sw.String(), n, tries)
 	}
 	return sw.String()
 }
@@ -153,9 +158,13 @@ func InstructionName(cla, ins byte) string {
 var instructionNames = map[byte]string{
 	0x20: "VERIFY",
 	0x24: "CHANGE REFERENCE DATA",
+	0x2A: "PERFORM SECURITY OPERATION",
+	0x2C: "RESET RETRY COUNTER",
 	0x50: "INITIALIZE UPDATE",
 	0x70: "MANAGE CHANNEL",
 	0x82: "EXTERNAL AUTHENTICATE",
+	0x84: "GET CHALLENGE",
+	0x88: "INTERNAL AUTHENTICATE",
 	0xA4: "SELECT",
 	0xB0: "READ BINARY",
 	0xB2: "READ RECORD",

@@ -165,6 +165,8 @@ func parseLength(b []byte, tag Tag) (length, size int, err error) {
 		length, size = int(b[1]), 2
 	case first == 0x82 && len(b) >= 3:
 		length, size = int(b[1])<<8|int(b[2]), 3
+	case first == 0x81 || first == 0x82:
+		return 0, 0, fmt.Errorf("%w: the length of tag %v is cut short", ErrMalformedTLV, tag)
 	default:
 		return 0, 0, fmt.Errorf("%w: tag %v has the length byte %02X", ErrMalformedTLV, tag, first)
 	}

@@ -32,8 +32,12 @@ func New(key []byte) (*CMAC, error) {
 	return NewWithCipher(block), nil
 }
 
-// NewWithCipher returns a CMAC over a 16-byte block cipher.
+// NewWithCipher returns a CMAC over a cipher with blocks of 16 bytes; it
+// panics on any other.
 func NewWithCipher(block cipher.Block) *CMAC {
+	if block.BlockSize() != Size {
+		panic("sp800: CMAC needs a cipher with blocks of 16 bytes")
+	}
 	m := &CMAC{block: block}
 	block.Encrypt(m.buf[:], m.buf[:])
 	double(&m.k1, &m.buf)
