@@ -117,6 +117,20 @@ func (c *CardSession) Authenticated() bool { return c.ch != nil }
 // neither INITIALIZE UPDATE nor Reset has come since.
 func (c *CardSession) Aborted() bool { return c.aborted }
 
+// String says which state the card's side is in, and nothing of its keys.
+func (c *CardSession) String() string {
+	switch {
+	case c.aborted:
+		return "aborted SCP03 session"
+	case c.ch == nil:
+		return "no SCP03 session"
+	}
+	return "SCP03 session at level " + c.level.String()
+}
+
+// GoString is String.
+func (c *CardSession) GoString() string { return c.String() }
+
 // Level is the open session's security level, None without one; see
 // Authenticated.
 func (c *CardSession) Level() Level { return c.level }
@@ -126,15 +140,19 @@ func (c *CardSession) Level() Level { return c.level }
 func (c *CardSession) InitializeUpdate(cmd iso7816.Command) iso7816.Response {
 	c.Reset()
 	switch {
-	case hasSecureClass(cmd.CLA) || cmd.CLA&0x80 == 0:
+	case !isPlainClass(cmd.CLA) || cmd.CLA&0x80 == 0:
 		return iso7816.Response{SW: iso7816.ErrUnknownCLA}
 	case cmd.P2 != 0:
 		return iso7816.Response{SW: iso7816.ErrIncorrectP1P2}
 	case len(cmd.Data) != ChallengeSize:
 		return iso7816.Response{SW: iso7816.ErrWrongLength}
 	}
-	set, ok := c.o.Keys(cmd.P1)
-	if !ok {
+	var set keys.Set
+	found := false
+	if c.o.Keys != nil {
+		set, found = c.o.Keys(cmd.P1)
+	}
+	if !found || checkSet(set) != nil { // AmdD 7.1.1: no such set, or a mandatory key is missing
 		return iso7816.Response{SW: iso7816.ErrDataNotFound}
 	}
 	p := &pendingCard{host: [ChallengeSize]byte(cmd.Data)}
@@ -143,7 +161,7 @@ func (c *CardSession) InitializeUpdate(cmd iso7816.Command) iso7816.Response {
 	}
 	var err error
 	if p.keys, err = DeriveSessionKeys(set, p.host[:], p.card[:]); err != nil {
-		return iso7816.Response{SW: iso7816.ErrDataNotFound} // AmdD 7.1.1: a mandatory key is missing
+		return iso7816.Response{SW: iso7816.ErrUnknown}
 	}
 	if p.ch, err = newChannel(p.keys, None, [sp800.Size]byte{}, 1); err != nil {
 		return iso7816.Response{SW: iso7816.ErrUnknown}
@@ -168,7 +186,8 @@ func (c *CardSession) InitializeUpdate(cmd iso7816.Command) iso7816.Response {
 // ExternalAuthenticate answers EXTERNAL AUTHENTICATE (AmdD 7.1.2): 9000 opens
 // the session. A wrong host cryptogram is 6300, a wrong C-MAC 6982 and aborts;
 // a level that the card does not take is 6982 too. After any of them
-// INITIALIZE UPDATE must come again.
+// INITIALIZE UPDATE must come again. The answer goes out as it is, not through
+// Wrap (AmdD 6.2.5).
 func (c *CardSession) ExternalAuthenticate(cmd iso7816.Command) iso7816.Response {
 	p := c.pending
 	if p == nil {
@@ -177,8 +196,7 @@ func (c *CardSession) ExternalAuthenticate(cmd iso7816.Command) iso7816.Response
 		}
 		return iso7816.Response{SW: iso7816.ErrConditions}
 	}
-	defer p.keys.Erase()
-	c.pending = nil
+	defer c.dropPending()
 	level := Level(cmd.P1)
 	switch {
 	case !hasSecureClass(cmd.CLA):
@@ -207,6 +225,7 @@ func (c *CardSession) ExternalAuthenticate(cmd iso7816.Command) iso7816.Response
 		return iso7816.Response{SW: iso7816.ErrUnknown}
 	}
 	c.ch, c.level, c.dek = ch, level, p.dek
+	p.dek = keys.Key{} // the session's now
 	return iso7816.Response{SW: iso7816.OK}
 }
 
@@ -221,13 +240,13 @@ func (c *CardSession) ExternalAuthenticate(cmd iso7816.Command) iso7816.Response
 // and no session was aborted before.
 func (c *CardSession) Unwrap(cmd iso7816.Command) (iso7816.Command, error) {
 	if c.ch == nil {
-		if c.aborted || hasSecureClass(cmd.CLA) {
+		if c.aborted || !isPlainClass(cmd.CLA) {
 			return iso7816.Command{}, iso7816.ErrSecurityStatus
 		}
 		return cmd, nil
 	}
 	if !c.level.HasCMAC() {
-		if hasSecureClass(cmd.CLA) {
+		if !isPlainClass(cmd.CLA) {
 			return iso7816.Command{}, iso7816.ErrSecureMessaging
 		}
 		return cmd, nil

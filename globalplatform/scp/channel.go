@@ -121,12 +121,16 @@ func plainClass(cla byte) byte {
 	return cla &^ 0x0C
 }
 
+// hasSecureClass is GlobalPlatform's indication; ISO/IEC 7816-4 has others,
+// which isPlainClass refuses too.
 func hasSecureClass(cla byte) bool {
 	if cla&0x40 != 0 {
 		return cla&0x20 != 0
 	}
-	return cla&0x0C != 0
+	return cla&0x0C == 0x04
 }
+
+func isPlainClass(cla byte) bool { return cla == plainClass(cla) }
 
 // paddedSize is the length of n bytes with the padding of AmdD 4.1.4.
 func paddedSize(n int) int { return (n/blockSize + 1) * blockSize }

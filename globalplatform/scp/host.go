@@ -180,6 +180,17 @@ type Session struct {
 
 var _ iso7816.Sender = (*Session)(nil)
 
+// String says what session this is, and nothing of its keys.
+func (s *Session) String() string {
+	if s.ch == nil {
+		return "closed SCP03 session"
+	}
+	return fmt.Sprintf("SCP03 session at level %v, key version %d", s.level, s.info.KeyVersion)
+}
+
+// GoString is String.
+func (s *Session) GoString() string { return s.String() }
+
 // Level is the session's security level.
 func (s *Session) Level() Level { return s.level }
 
