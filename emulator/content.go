@@ -433,7 +433,9 @@ func (c *Card) deleteContent(sd *entry, cmd iso7816.Command) iso7816.Response {
 		if file != nil {
 			old := c.state.files
 			c.change(
-				func() { c.state.files = slices.DeleteFunc(slices.Clone(old), func(x *loadFile) bool { return x == file }) },
+				func() {
+					c.state.files = slices.DeleteFunc(slices.Clone(old), func(x *loadFile) bool { return x == file })
+				},
 				func() { c.state.files = old },
 			)
 		}
