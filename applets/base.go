@@ -283,19 +283,42 @@ func (p *base) ParseObservation(b []byte) (Observation, error) {
 			return fail(t)
 		}
 	}
-	if _, ok := iso7816.Find(list, TagObservedState); !ok || o.Type == 0 {
-		return Observation{}, fmt.Errorf("%w: type or state is missing", ErrMalformedObservation)
-	}
 	if o.Type != p.typ {
 		return Observation{}, fmt.Errorf("%w: it is of type %02X, %s is %02X", ErrOtherType, o.Type, p.name, p.typ)
 	}
 	if o.Version != ProtocolVersion {
 		return Observation{}, fmt.Errorf("%w: %02X", ErrVersion, o.Version)
 	}
-	if _, ok := iso7816.Find(list, TagObservedTag); ok != o.Personalized() {
-		return Observation{}, fmt.Errorf("%w: tag %X and slot %d", ErrMalformedObservation, TagObservedTag, o.Slot)
+	if !slices.Equal(p.encodeObservation(o), b) {
+		return Observation{}, fmt.Errorf("%w: an object is missing, or one too many is there", ErrMalformedObservation)
 	}
 	return o, nil
+}
+
+// encodeObservation writes what a card would, and so says which objects stand
+// in an observation.
+func (p *base) encodeObservation(o Observation) []byte {
+	b := iso7816.AppendTLV(nil, TagObservedType, []byte{o.Type, o.Version})
+	b = iso7816.AppendTLV(b, TagObservedState, []byte{o.State, o.Slot})
+	keyed := p.traits.MutualAuthentication
+	if keyed {
+		b = iso7816.AppendTLV(b, TagObservedDiversification, o.Spec.DiversificationData[:])
+	}
+	if keyed && o.Personalized() {
+		b = iso7816.AppendTLV(b, TagObservedKeyVersions, o.KeyVersions)
+	}
+	if o.Personalized() {
+		b = iso7816.AppendTLV(b, TagObservedTag, o.Tag[:])
+		b = iso7816.AppendTLV(b, TagObservedIssueNumber, []byte{byte(o.IssueNumber >> 8), byte(o.IssueNumber)})
+	}
+	if keyed {
+		capacity := o.Spec.ItemsCapacity
+		b = iso7816.AppendTLV(b, TagObservedSpec, []byte{byte(o.Spec.KeySets), byte(capacity >> 8), byte(capacity), flag(o.Spec.PIN, 1)})
+	}
+	if o.PIN != nil && o.Spec.PIN {
+		b = iso7816.AppendTLV(b, TagObservedPIN, []byte{byte(o.PIN.TriesLeft), byte(o.PIN.Limit), flag(o.PIN.MustChange, FlagMustChange)})
+	}
+	return b
 }
 
 // checkVersions holds key versions to what a card shows: 1 to MaxKeySets of

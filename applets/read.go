@@ -54,10 +54,10 @@ func SelectInfo(ctx context.Context, card iso7816.Card, aid iso7816.AID) (Applic
 
 // ParseApplicationInfo reads the FCI of a base application. Anything else
 // wraps [ErrWrongApplication]; another version of this protocol wraps
-// [ErrVersion].
+// [ErrVersion], and an unknown type [ErrOtherType].
 func ParseApplicationInfo(fci []byte) (ApplicationInfo, error) {
 	info, err := parseFCI(fci)
-	if err != nil && !errors.Is(err, ErrVersion) {
+	if err != nil && !errors.Is(err, ErrVersion) && !errors.Is(err, ErrOtherType) {
 		return ApplicationInfo{}, fmt.Errorf("%w: %w", ErrWrongApplication, err)
 	}
 	return info, err
@@ -127,11 +127,17 @@ func parseFCI(b []byte) (ApplicationInfo, error) {
 		}
 		have[t.Tag&0xF] = true
 	}
-	keyed := have[TagChallenge&0xF] || have[TagDiversification&0xF] || have[TagKeyVersions&0xF]
-	switch {
-	case info.Type == TypeCommonAP && keyed,
-		(info.Type == TypeA || info.Type == TypeD) && (have[TagRecord&0xF] || !have[TagDiversification&0xF] ||
-			have[TagChallenge&0xF] != have[TagKeyVersions&0xF]):
+	challenge, diversified, versions, record := have[1], have[2], have[3], have[5]
+	wellFormed := false
+	switch info.Type {
+	case TypeCommonAP:
+		wellFormed = !challenge && !diversified && !versions
+	case TypeA, TypeD:
+		wellFormed = diversified && challenge == versions && !record
+	default:
+		return ApplicationInfo{}, fmt.Errorf("%w: %02X", ErrOtherType, info.Type)
+	}
+	if !have[0] || !wellFormed {
 		return ApplicationInfo{}, fmt.Errorf("FCI is not one of type %02X", info.Type)
 	}
 	return info, nil
