@@ -53,12 +53,16 @@ func echo(command []byte) ([]byte, bool) {
 
 // insert puts the card into a reader; it is taken out at the end of the test.
 func (c *naiveCard) insert(t testing.TB, r *pcscd.Reader) {
-	t.Helper()
+	c.serveOn(t, r.Listen())
+}
+
+// serveOn makes the card answer whoever dials.
+func (c *naiveCard) serveOn(t testing.TB, l net.Listener) {
 	if c.answer == nil {
 		c.answer = echo
 	}
 	c.conns = make(map[net.Conn]bool)
-	c.listener = r.Listen()
+	c.listener = l
 	c.wg.Go(func() {
 		for {
 			conn, err := c.listener.Accept()

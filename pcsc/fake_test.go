@@ -1,12 +1,14 @@
 package pcsc
 
 import (
+	stdcmp "cmp"
 	"context"
 	"errors"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -30,8 +32,8 @@ type fakeLibrary struct {
 	changed  chan struct{}
 	sessions int // open ones
 	handles  int
-	waits    int // waits that lasted
 	gone     []string
+	silent   chan struct{} // transmit returns when it is closed
 }
 
 func newFake() *fakeLibrary {
@@ -99,11 +101,6 @@ func (s *fakeSession) wait(states []slotState, timeout time.Duration) error {
 	if s.maxStates > 0 && len(states) > s.maxStates {
 		return CodeInvalidParameter
 	}
-	if timeout > 0 {
-		s.mu.Lock()
-		s.waits++
-		s.mu.Unlock()
-	}
 	after := time.NewTimer(timeout)
 	defer after.Stop()
 	for {
@@ -156,6 +153,9 @@ func (h *fakeHandle) begin() error                          { return nil }
 func (h *fakeHandle) end() error                            { return nil }
 func (h *fakeHandle) reconnect(exclusive, reset bool) error { return nil }
 func (h *fakeHandle) transmit(c []byte) ([]byte, error) {
+	if h.l.silent != nil {
+		<-h.l.silent
+	}
 	return append(slices.Clone(c), 0x90, 0x00), nil
 }
 func (h *fakeHandle) disconnect(reset bool) error {
@@ -167,6 +167,17 @@ func (h *fakeHandle) disconnect(reset bool) error {
 
 func fakeSource(l *fakeLibrary, p platform) *Source {
 	return &Source{lib: l, platform: p, installed: func() bool { return true }}
+}
+
+// inBubble runs a subtest in which time passes only when everybody waits, and
+// at whose end the wait that a watch has abandoned runs out.
+func inBubble(t *testing.T, name string, f func(*testing.T)) {
+	t.Run(name, func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			defer time.Sleep(waitStep)
+			f(t)
+		})
+	})
 }
 
 // collect takes events off a source until there are n.
@@ -190,7 +201,7 @@ func collect(t *testing.T, s *Source, n int, change func(i int)) (out []iso7816.
 
 func TestWatchOnEverySystem(t *testing.T) {
 	for _, goos := range []string{"linux", "darwin", "windows"} {
-		t.Run(goos, func(t *testing.T) {
+		inBubble(t, goos, func(t *testing.T) {
 			p := platformOf(goos)
 			l := newFake()
 			l.pnp, l.maxStates = p.pnp, p.maxStates
@@ -237,7 +248,7 @@ func TestWatchOnEverySystem(t *testing.T) {
 // stops the service.
 func TestWatchFromNothing(t *testing.T) {
 	for _, goos := range []string{"linux", "darwin", "windows"} {
-		t.Run(goos, func(t *testing.T) {
+		inBubble(t, goos, func(t *testing.T) {
 			l := newFake()
 			l.pnp = platformOf(goos).pnp
 			if goos == "windows" {
@@ -282,38 +293,113 @@ func TestWatchEndsWithTheService(t *testing.T) {
 	}
 }
 
-// What an abandoned call obtains later is given back.
+// A cancelled wait ends at once, though the library's goes on; and what an
+// abandoned call obtains later is given back.
 func TestAbandonedCallsGiveBack(t *testing.T) {
-	l := newFake()
-	l.set("Device", statePresent, 1, 0x3B, 0)
-	l.block = make(chan struct{})
-	s := fakeSource(l, platformOf("linux"))
-	ctx, cancel := context.WithCancel(t.Context())
-	time.AfterFunc(5*time.Millisecond, cancel)
-	if _, err := s.Open(ctx, "Device", iso7816.Shared); !errors.Is(err, context.Canceled) {
-		t.Errorf("open: %v", err)
-	}
-	if _, err := s.Slots(ctx); !errors.Is(err, context.Canceled) {
-		t.Errorf("slots: %v", err)
-	}
-	for range s.Events(ctx) {
-		t.Error("an event in spite of the context")
-	}
-	findings := s.Diagnose(ctx)
-	if len(findings) != 1 || findings[0].OK() || !errors.Is(findings[0].Err, context.Canceled) {
-		t.Errorf("findings %v", findings)
-	}
-	close(l.block)
-	for deadline := time.Now().Add(10 * time.Second); ; {
-		sessions, handles := l.open()
-		if sessions == 0 && handles == 0 {
-			break
+	synctest.Test(t, func(t *testing.T) {
+		l := newFake()
+		l.set("Device", statePresent, 1, 0x3B, 0)
+		l.block = make(chan struct{})
+		s := fakeSource(l, platformOf("linux"))
+		var errEvents error
+		for name, call := range map[string]func(context.Context) error{
+			"open":  func(ctx context.Context) error { _, err := s.Open(ctx, "Device", iso7816.Shared); return err },
+			"slots": func(ctx context.Context) error { _, err := s.Slots(ctx); return err },
+			"events": func(ctx context.Context) error {
+				for _, errEvents = range s.Events(ctx) {
+				}
+				return stdcmp.Or(errEvents, ctx.Err())
+			},
+			"diagnose": func(ctx context.Context) error { return s.Diagnose(ctx)[0].Err },
+		} {
+			const patience = 7 * time.Millisecond
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
+			begin := time.Now()
+			if err := call(ctx); !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("%s: %v", name, err)
+			}
+			if took := time.Since(begin); took != patience {
+				t.Errorf("%s took %v, the context %v", name, took, patience)
+			}
+			cancel()
 		}
-		if time.Now().After(deadline) {
-			t.Fatalf("%d sessions and %d connections are left over", sessions, handles)
+		begin := time.Now()
+		if f := s.Diagnose(t.Context()); len(f) != 1 || !errors.Is(f[0].Err, context.DeadlineExceeded) {
+			t.Errorf("findings %v", f)
 		}
-		time.Sleep(time.Millisecond) // a goroutine of nobody's; there is nothing to wait on
+		if took := time.Since(begin); took != diagnoseLimit {
+			t.Errorf("a stuck service takes %v to be found", took)
+		}
+		close(l.block)
+		synctest.Wait()
+		if sessions, handles := l.open(); sessions != 0 || handles != 0 {
+			t.Errorf("%d sessions and %d connections are left over", sessions, handles)
+		}
+	})
+}
+
+// A wait that lasts inside the library does not delay the end of a watch.
+func TestCancelledWatch(t *testing.T) {
+	for _, goos := range []string{"linux", "darwin", "windows"} {
+		inBubble(t, goos, func(t *testing.T) {
+			l := newFake()
+			l.pnp = platformOf(goos).pnp
+			l.set("Device", stateEmpty, 0)
+			const patience = 777 * time.Millisecond
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
+			defer cancel()
+			begin := time.Now()
+			n := 0
+			for _, err := range fakeSource(l, platformOf(goos)).Events(ctx) {
+				if err != nil {
+					t.Fatal(err)
+				}
+				n++
+			}
+			if took := time.Since(begin); took != patience || n != 1 {
+				t.Errorf("%d events in %v, want 1 in %v", n, took, patience)
+			}
+		})
 	}
+}
+
+// A card that stays silent holds nobody: neither its caller, nor Close.
+func TestSilentCard(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newFake()
+		l.set("Device", statePresent, 1, 0x3B, 0)
+		l.silent = make(chan struct{})
+		conn, err := fakeSource(l, platformOf("linux")).Open(t.Context(), "Device", iso7816.Exclusive)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := conn.(iso7816.Transactor).Begin(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		begin := time.Now()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+		defer cancel()
+		if _, err := conn.Transmit(ctx, []byte{0, 0xA4, 4, 0}); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("transmit: %v", err)
+		}
+		if err := conn.(iso7816.Transactor).End(); err != nil {
+			t.Errorf("end: %v", err)
+		}
+		if err := conn.Close(); err != nil {
+			t.Errorf("close: %v", err)
+		}
+		if took := time.Since(begin); took != time.Millisecond {
+			t.Errorf("it took %v", took)
+		}
+		if _, handles := l.open(); handles != 1 {
+			t.Error("the connection was given back while the library was inside a call on it")
+		}
+		close(l.silent)
+		synctest.Wait()
+		if sessions, handles := l.open(); sessions != 0 || handles != 0 {
+			t.Errorf("%d sessions and %d connections are left over", sessions, handles)
+		}
+	})
 }
 
 func TestCloseGivesBack(t *testing.T) {
