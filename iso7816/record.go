@@ -180,12 +180,10 @@ func (r *recorder) Transmit(ctx context.Context, command []byte) ([]byte, error)
 		line = line.redact()
 	}
 	text := line.String() + "\n"
-	r.rest = false
-	if a, err := ParseResponse(answer); err == nil {
-		r.rest = secret && (a.SW>>8 == 0x61 || a.SW>>8 == 0x6C)
-		if meaning := a.SW.Error(); a.SW != OK && meaning != a.SW.String() {
-			text += TraceLine{Kind: TraceComment, Text: meaning}.String() + "\n"
-		}
+	a, err := ParseResponse(answer)
+	r.rest = err == nil && secret && (a.SW>>8 == 0x61 || a.SW>>8 == 0x6C)
+	if meaning := a.SW.Error(); err == nil && a.SW != OK && meaning != a.SW.String() {
+		text += TraceLine{Kind: TraceComment, Text: meaning}.String() + "\n"
 	}
 	r.write(text)
 	return answer, nil
@@ -208,7 +206,6 @@ func (x recordedReset) Reset(ctx context.Context) error {
 	if err := x.r.write(TraceLine{Kind: TraceReset}.String() + "\n"); err != nil {
 		return err
 	}
-	x.r.rest = false
 	err := x.card.Reset(ctx)
 	if err != nil {
 		x.r.write(outcome(err))

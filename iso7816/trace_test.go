@@ -275,6 +275,8 @@ func TestReplayDeviation(t *testing.T) {
 		{"other length", func(c *iso7816.Replay) error {
 			return transmit(c, sel, append(unhex("8020000105"), "47110"...))
 		}, `at line 5: "> 80200001 05 [5 bytes]" where the trace has "> 80200001 04 [4 bytes]"`},
+		{"shorter", func(c *iso7816.Replay) error { return transmit(c, sel, unhex("80200001")) },
+			`at line 5: "> 80200001" where the trace has "> 80200001 04 [4 bytes]"`},
 		{"other header", func(c *iso7816.Replay) error {
 			return transmit(c, sel, append(unhex("8020000204"), pin...))
 		}, `at line 5: "> 80200002 04 [4 bytes]"`},
@@ -593,14 +595,19 @@ func (c onlyCard) Transmit(ctx context.Context, b []byte) ([]byte, error) {
 	return c.card.Transmit(ctx, b)
 }
 
-// fullDisk takes some writes and fails then.
-type fullDisk struct{ room int }
+// fullDisk takes some writes, fails once, and has room again: a trace with a
+// hole in it is no better than none.
+type fullDisk struct{ room, after int }
 
 var errFull = errors.New("no space left on device")
 
 func (d *fullDisk) Write(p []byte) (int, error) {
-	if d.room--; d.room < 0 {
+	d.room--
+	switch {
+	case d.room == -1:
 		return 0, errFull
+	case d.room < -1:
+		d.after++
 	}
 	return len(p), nil
 }
@@ -609,7 +616,8 @@ func TestRecorderWriterFails(t *testing.T) {
 	for room := range 4 {
 		sent := 0
 		card := &fullCard{answer: func([]byte) ([]byte, error) { sent++; return unhex("9000"), nil }}
-		rec := iso7816.NewRecorder(card, &fullDisk{room}, iso7816.RecorderOptions{})
+		disk := &fullDisk{room: room}
+		rec := iso7816.NewRecorder(card, disk, iso7816.RecorderOptions{})
 		first, second := transmit(rec, unhex("00A40400")), transmit(rec, unhex("00A40400"))
 		// The header, the command, the answer: one write each.
 		if wantFirst := room < 2; errors.Is(first, errFull) != wantFirst || (first == nil) == wantFirst {
@@ -626,6 +634,9 @@ func TestRecorderWriterFails(t *testing.T) {
 		}
 		if err := rec.(iso7816.Resetter).Reset(context.Background()); !errors.Is(err, errFull) {
 			t.Errorf("room for %d writes: reset: %v", room, err)
+		}
+		if disk.after != 0 {
+			t.Errorf("room for %d writes: %d more after the one that failed", room, disk.after)
 		}
 	}
 }

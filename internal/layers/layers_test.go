@@ -38,7 +38,7 @@ var layers = [][]string{
 	5: {"applets/oncard", "applets/appletstest", "manifest", "consent"},
 	6: {"ledger", "emulator", "emulator/vpcd", "emulator/jcvm", "pcsc"},
 	7: {"provisioner", "reader"},
-	8: {"app", "cmd/freearea", "cmd/freearea/app", "cmd/freearea/internal/..."},
+	8: {"app", "examples", "cmd/freearea", "cmd/freearea/app", "cmd/freearea/internal/..."},
 }
 
 // testSupport is imported by tests only; what it imports is its own affair.
