@@ -2,6 +2,7 @@ package keys_test
 
 import (
 	"bytes"
+	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
 	"encoding/xml"
@@ -37,14 +38,16 @@ func newKey(t *testing.T, b []byte) keys.Key {
 }
 
 // filled is a key set whose bytes are easily recognised in any base.
-func filled(t *testing.T, size int) keys.Set {
+func filled(t *testing.T, size int) keys.Set { return filledWith(t, 0xB7, size) }
+
+func filledWith(t *testing.T, b byte, size int) keys.Set {
 	t.Helper()
-	return keys.Set{
-		Version: 1,
-		ENC:     newKey(t, bytes.Repeat([]byte{0xB7}, size)),
-		MAC:     newKey(t, bytes.Repeat([]byte{0xB7}, size)),
-		DEK:     newKey(t, bytes.Repeat([]byte{0xB7}, size)),
+	var s keys.Set
+	s.Version = 1
+	for _, k := range []*keys.Key{&s.ENC, &s.MAC, &s.DEK} {
+		*k = newKey(t, bytes.Repeat([]byte{b}, size))
 	}
+	return s
 }
 
 type holder struct {
@@ -55,49 +58,87 @@ type holder struct {
 	key keys.Key
 }
 
+var verbs = []string{"%v", "%+v", "%#v", "%x", "%X", "% x", "%#x", "%s", "%q", "%d", "%o", "%b", "%c", "%U", "%e", "%t",
+	"%08d", "%w"}
+
 func TestNothingPrintsKeys(t *testing.T) {
-	set := filled(t, 16)
-	h := holder{set, set.ENC, set, set.ENC}
-	values := map[string]any{
-		"key": set.ENC, "pointer to key": &set.ENC, "set": set, "pointer to set": &set,
-		"holder": h, "pointer to holder": &h, "slice": []keys.Key{set.ENC}, "map": map[string]keys.Set{"s": set},
-		"interface": []any{set, set.ENC, h}, "pointer in struct": struct{ p *keys.Set }{&set},
-	}
-	// 0xB7 is 183: as a number, as hexadecimal digits, as octal, binary, a
-	// byte, a character, and in base64 (t7e3…).
-	leaks := []string{"183 183", "b7b7", "B7B7", "b7 b7", "0xb7", "0XB7", "267 267", "10110111", "\xb7\xb7",
-		"··", `\xb7`, `\u00b7`, "t7e3", "183,183", "U+00B7"}
-	check := func(t *testing.T, how, out string) {
-		t.Helper()
-		for _, leak := range leaks {
-			if strings.Contains(out, leak) {
-				t.Errorf("%s shows the key: %q", how, out)
+	// One that is no text, one that is, since marshallers treat them differently.
+	for _, b := range []byte{0xB7, 'Z'} {
+		set := filledWith(t, b, 16)
+		h := holder{set, set.ENC, set, set.ENC}
+		values := map[string]any{
+			"key": set.ENC, "pointer to key": &set.ENC, "set": set, "pointer to set": &set,
+			"holder": h, "pointer to holder": &h, "slice": []keys.Key{set.ENC}, "map": map[string]keys.Set{"s": set},
+			"interface": []any{set, set.ENC, h}, "pointer in struct": struct{ p *keys.Set }{&set},
+		}
+		// Two bytes in a row, in every way that fmt and the marshallers spell
+		// bytes, and what base64 makes of three.
+		leaks := []string{string([]byte{b, b}), base64.StdEncoding.EncodeToString([]byte{b, b, b}), "\ufffd\ufffd", `\ufffd`}
+		for _, f := range []string{"%d %[1]d", "%d,%[1]d", "%x%[1]x", "%X%[1]X", "%x %[1]x", "%#x", "%#X", "%o %[1]o", "%b %[1]b", "%c%[1]c", `\x%x`, `\u%04x`, "%U"} {
+			leaks = append(leaks, fmt.Sprintf(f, b))
+		}
+		check := func(how, out string) {
+			t.Helper()
+			for _, leak := range leaks {
+				if strings.Contains(out, leak) {
+					t.Errorf("%s shows the key (%q): %q", how, leak, out)
+				}
 			}
 		}
+		for name, v := range values {
+			for _, verb := range verbs {
+				check(name+" "+verb, fmt.Sprintf(verb, v))
+			}
+			check(name+" Errorf", fmt.Errorf("key: %v", v).Error())
+			if b, err := json.Marshal(v); err == nil {
+				check(name+" json", string(b))
+			}
+			if b, err := xml.Marshal(v); err == nil {
+				check(name+" xml", string(b))
+			}
+			var b bytes.Buffer
+			slog.New(slog.NewTextHandler(&b, nil)).Info("m", "v", v)
+			slog.New(slog.NewJSONHandler(&b, nil)).Info("m", "v", v)
+			check(name+" slog", b.String())
+		}
 	}
-	for name, v := range values {
-		for _, verb := range []string{"%v", "%+v", "%#v", "%x", "%X", "% x", "%#x", "%s", "%q", "%d", "%o", "%b", "%c",
-			"%U", "%e", "%t", "%08d", "%w", "%T"} {
-			check(t, name+" "+verb, fmt.Sprintf(verb, v))
+}
+
+// What is shown instead is useful, and the same for every verb: no addresses.
+func TestPrintsCheckValues(t *testing.T) {
+	set := filled(t, 16)
+	read := filled(t, 32)
+	read.DEK = keys.Key{}
+	key := "AES-128 KCV " + hex24(set.ENC)
+	for _, tt := range []struct {
+		v    fmt.Stringer
+		want string
+	}{
+		{set.ENC, key},
+		{keys.Key{}, "no key"},
+		{set, "key set version 01: ENC " + key + ", MAC " + key + ", DEK " + key},
+		{read, "key set version 01: ENC AES-256 KCV " + hex24(read.ENC) + ", MAC AES-256 KCV " + hex24(read.MAC)},
+	} {
+		if got := tt.v.String(); got != tt.want {
+			t.Errorf("String %q, want %q", got, tt.want)
 		}
-		check(t, name+" Errorf", fmt.Errorf("key: %v", v).Error())
-		if b, err := json.Marshal(v); err == nil {
-			check(t, name+" json", string(b))
+		for _, verb := range verbs {
+			want := tt.want
+			if verb == "%#v" {
+				want = tt.v.(fmt.GoStringer).GoString()
+			}
+			if got := fmt.Sprintf(verb, tt.v); got != want && verb != "%w" {
+				t.Errorf("%s prints %q, want %q", verb, got, want)
+			}
 		}
-		if b, err := xml.Marshal(v); err == nil {
-			check(t, name+" xml", string(b))
+		if b, err := json.Marshal(tt.v); err != nil || string(b) != `"`+tt.want+`"` {
+			t.Errorf("JSON %s (%v), want %q", b, err, tt.want)
 		}
 		var b bytes.Buffer
-		slog.New(slog.NewTextHandler(&b, nil)).Info("m", "v", v)
-		slog.New(slog.NewJSONHandler(&b, nil)).Info("m", "v", v)
-		check(t, name+" slog", b.String())
-	}
-	if got, want := fmt.Sprint(set.ENC), "AES-128 KCV "+hex24(set.ENC); got != want {
-		t.Errorf("a key prints as %q, want %q", got, want)
-	}
-	b, err := json.Marshal(set)
-	if err != nil || !strings.Contains(string(b), "KCV "+hex24(set.DEK)) {
-		t.Errorf("a set in JSON is %s (%v), want key check values", b, err)
+		slog.New(slog.NewTextHandler(&b, nil)).Info("m", "v", tt.v)
+		if !strings.Contains(b.String(), `v="`+tt.want+`"`) {
+			t.Errorf("logged as %s, want %q", b.String(), tt.want)
+		}
 	}
 }
 

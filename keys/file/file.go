@@ -99,14 +99,33 @@ type New struct {
 }
 
 func (o Options) store(path string) *Store {
-	s := &Store{path: path, now: o.Now, rand: o.Rand}
-	if s.now == nil {
-		s.now = time.Now
+	if o.Now == nil {
+		o.Now = time.Now
 	}
-	if s.rand == nil {
-		s.rand = rand.Reader
+	if o.Rand == nil {
+		o.Rand = rand.Reader
 	}
-	return s
+	src := &source{o: o}
+	return &Store{path: path, now: src.now, rand: src}
+}
+
+// source lets a Store, which is safe for concurrent use, use a clock and
+// randomness that are not.
+type source struct {
+	mu sync.Mutex
+	o  Options
+}
+
+func (s *source) now() time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.o.Now()
+}
+
+func (s *source) Read(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.o.Rand.Read(p)
 }
 
 // Create makes a keystore without entries. An existing file is left alone and
