@@ -19,6 +19,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/freearea/freearea/applets"
+	"github.com/freearea/freearea/globalplatform"
 	"github.com/freearea/freearea/globalplatform/scp"
 	"github.com/freearea/freearea/iso7816"
 	"github.com/freearea/freearea/keys"
@@ -230,9 +231,7 @@ func (x *subject) store(level scp.Level) *scp.Session {
 	if err != nil {
 		x.Fatal(err)
 	}
-	a := x.aid.Bytes()
-	data := slices.Concat([]byte{0, 0, byte(len(a))}, a, []byte{0, 0, 0})
-	if _, err := iso7816.Do(x.ctx, sd, iso7816.Command{CLA: 0x80, INS: 0xE6, P1: 0x20, Data: data, Ne: 256}); err != nil {
+	if _, err := globalplatform.Execute(x.ctx, sd, globalplatform.InstallForPersonalization{Instance: x.aid}); err != nil {
 		x.Fatal(err)
 	}
 	return sd

@@ -11,6 +11,7 @@ import (
 	"github.com/freearea/freearea/applets/appletstest"
 	"github.com/freearea/freearea/applets/oncard"
 	"github.com/freearea/freearea/emulator"
+	"github.com/freearea/freearea/globalplatform"
 	"github.com/freearea/freearea/globalplatform/capfile"
 	"github.com/freearea/freearea/globalplatform/scp"
 	"github.com/freearea/freearea/iso7816"
@@ -45,11 +46,17 @@ func mustKey(t testing.TB, first byte) keys.Key {
 	return k
 }
 
-func newCard(t testing.TB) *card {
+func newCard(t testing.TB) *card { return newSmallCard(t, 0) }
+
+// newSmallCard is a card with that much persistent memory; 0 is the usual.
+func newSmallCard(t testing.TB, persistent int) *card {
 	t.Helper()
 	profile, err := emulator.LookupProfile("contactless")
 	if err != nil {
 		t.Fatal(err)
+	}
+	if persistent > 0 {
+		profile.PersistentMemory = persistent
 	}
 	profile.CommitCapacity = 64 // all that a flip may take
 	set := keys.Set{Version: 1, ENC: mustKey(t, 0x10), MAC: mustKey(t, 0x20), DEK: mustKey(t, 0x30)}
@@ -63,36 +70,29 @@ func newCard(t testing.TB) *card {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := x.load(context.Background(), applets.BasePackage, f.LoadFileDataBlock()); err != nil {
+	if err := x.load(context.Background(), f); err != nil {
 		t.Fatal(err)
 	}
 	return x
 }
 
-func lv(b []byte) []byte { return append([]byte{byte(len(b))}, b...) }
-
-// load loads a load file data block (GPCS 11.5.2.3.1, 11.6).
-func (c *card) load(ctx context.Context, pkg iso7816.AID, block []byte) error {
+// send sends a command to the Security Domain.
+func (c *card) send(ctx context.Context, cmd globalplatform.Commander) error {
 	sd, err := c.SecurityDomain(ctx, scp.CMAC)
 	if err != nil {
 		return err
 	}
-	data := slices.Concat(lv(pkg.Bytes()), []byte{0, 0, 0, 0})
-	if _, err := iso7816.Do(ctx, sd, iso7816.Command{CLA: 0x80, INS: 0xE6, P1: 0x02, Data: data, Ne: 256}); err != nil {
+	_, err = globalplatform.Execute(ctx, sd, cmd)
+	return err
+}
+
+func (c *card) load(ctx context.Context, f *capfile.File) error {
+	sd, err := c.SecurityDomain(ctx, scp.CMAC)
+	if err != nil {
 		return err
 	}
-	file := iso7816.AppendTLV(nil, 0xC4, block)
-	parts := slices.Collect(slices.Chunk(file, sd.MaxData()))
-	for i, part := range parts {
-		p1 := byte(0)
-		if i == len(parts)-1 {
-			p1 = 0x80
-		}
-		if _, err := iso7816.Do(ctx, sd, iso7816.Command{CLA: 0x80, INS: 0xE8, P1: p1, P2: byte(i), Data: part, Ne: 256}); err != nil {
-			return err
-		}
-	}
-	return nil
+	_, err = globalplatform.Load(ctx, sd, f, globalplatform.LoadOptions{}, nil)
+	return err
 }
 
 func (c *card) Install(ctx context.Context, profile string, instance iso7816.AID, parameters []byte) error {
@@ -100,14 +100,10 @@ func (c *card) Install(ctx context.Context, profile string, instance iso7816.AID
 	if !ok {
 		return fmt.Errorf("no module for %s", profile)
 	}
-	sd, err := c.SecurityDomain(ctx, scp.CMAC)
-	if err != nil {
-		return err
-	}
-	data := slices.Concat(lv(applets.BasePackage.Bytes()), lv(module.Bytes()), lv(instance.Bytes()), []byte{1, 0},
-		lv(iso7816.AppendTLV(nil, 0xC9, parameters)), []byte{0})
-	_, err = iso7816.Do(ctx, sd, iso7816.Command{CLA: 0x80, INS: 0xE6, P1: 0x0C, Data: data, Ne: 256})
-	return err
+	return c.send(ctx, globalplatform.InstallForInstall{
+		LoadFile: applets.BasePackage, Module: module, Instance: instance, MakeSelectable: true,
+		Parameters: globalplatform.InstallParameters{Specific: parameters},
+	})
 }
 
 func (c *card) SecurityDomain(ctx context.Context, level scp.Level) (*scp.Session, error) {
@@ -121,16 +117,10 @@ func (c *card) SecurityDomain(ctx context.Context, level scp.Level) (*scp.Sessio
 func (c *card) PowerCycle(ctx context.Context) error { return c.Reset(ctx) }
 
 func (c *card) SetLocked(ctx context.Context, instance iso7816.AID, locked bool) error {
-	sd, err := c.SecurityDomain(ctx, scp.CMAC)
-	if err != nil {
-		return err
-	}
-	state := byte(0)
 	if locked {
-		state = 0x80
+		return c.send(ctx, globalplatform.Lock(instance))
 	}
-	_, err = iso7816.Do(ctx, sd, iso7816.Command{CLA: 0x80, INS: 0xF0, P1: 0x40, P2: state, Data: instance.Bytes()})
-	return err
+	return c.send(ctx, globalplatform.Unlock(instance))
 }
 
 func (c *card) CutBeforeWrite(n int) {
@@ -139,6 +129,55 @@ func (c *card) CutBeforeWrite(n int) {
 		return
 	}
 	c.SetCut(emulator.Cut{Command: 1, Where: emulator.BeforeWrite, Write: n})
+}
+
+// TestMemory holds PersistentMemory to what an instance takes of the emulated
+// card, which adds 64 bytes for each and 8 for each of its objects; and a card
+// without that much to 6A84 and nothing half installed.
+func TestMemory(t *testing.T) {
+	ctx := context.Background()
+	aid := iso7816.MustAID("F0465245454152454101")
+	for _, p := range applets.Base() {
+		for _, pin := range []bool{false, true} {
+			spec, objects := applets.InstallSpec{}, 4
+			if p.Traits().MutualAuthentication {
+				spec = applets.InstallSpec{DiversificationData: [10]byte{1}, KeySets: 3, ItemsCapacity: 777, PIN: pin}
+			}
+			if spec.PIN {
+				objects++
+			}
+			params, err := p.InstallParameters(spec)
+			if err != nil {
+				t.Fatal(err)
+			}
+			c := newCard(t)
+			before := c.Memory()
+			if err := c.Install(ctx, p.Name(), aid, params); err != nil {
+				t.Fatal(err)
+			}
+			want := p.PersistentMemory(spec) + 64 + 8*objects
+			if got := c.Memory().PersistentUsed - before.PersistentUsed; got != want {
+				t.Errorf("%s, PIN %v: takes %d bytes, want %d", p.Name(), pin, got, want)
+			}
+			for _, short := range []int{1, 200, want - 70} {
+				c := newSmallCard(t, before.PersistentUsed+want-short)
+				free := c.Memory().Free()
+				if err := c.Install(ctx, p.Name(), aid, params); !errors.Is(err, iso7816.ErrNoMemory) {
+					t.Errorf("%s with %d bytes too few: %v", p.Name(), short, err)
+				}
+				if got := c.Memory().Free(); got != free {
+					t.Errorf("%s with %d bytes too few: %d bytes free, %d before", p.Name(), short, got, free)
+				}
+				if r, err := iso7816.Send(ctx, c, iso7816.Select(aid)); err != nil || r.SW != iso7816.ErrNotFound {
+					t.Errorf("%s with %d bytes too few is selected: %v, %v", p.Name(), short, r.SW, err)
+				}
+			}
+			c = newSmallCard(t, before.PersistentUsed+want)
+			if err := c.Install(ctx, p.Name(), aid, params); err != nil {
+				t.Errorf("%s with just enough: %v", p.Name(), err)
+			}
+		}
+	}
 }
 
 func TestLinker(t *testing.T) {
@@ -161,22 +200,20 @@ func TestLinker(t *testing.T) {
 	}
 	// On a card: one byte of the install method changed.
 	c := newCard(t)
-	sd, err := c.SecurityDomain(ctx, scp.CMAC)
+	if err := c.send(ctx, globalplatform.Delete{AID: applets.BasePackage, Related: true}); err != nil {
+		t.Fatal(err)
+	}
+	block := slices.Clone(good)
+	block[slices.Index(block, 0x7A)] ^= 1
+	forged, err := capfile.ParseLoadFileDataBlock(block)
 	if err != nil {
 		t.Fatal(err)
 	}
-	remove := iso7816.AppendTLV(nil, 0x4F, applets.BasePackage.Bytes())
-	if _, err := iso7816.Do(ctx, sd, iso7816.Command{CLA: 0x80, INS: 0xE4, P2: 0x80, Data: remove, Ne: 256}); err != nil {
-		t.Fatal(err)
-	}
-	forged := slices.Clone(good)
-	at := slices.Index(forged, 0x7A)
-	forged[at] ^= 1
 	var refused *iso7816.StatusError
-	if err := c.load(ctx, applets.BasePackage, forged); !errors.As(err, &refused) {
+	if err := c.load(ctx, forged); !errors.As(err, &refused) {
 		t.Errorf("the card loads a forged file: %v", err)
 	}
-	if err := c.load(ctx, applets.BasePackage, good); err != nil {
+	if err := c.load(ctx, f); err != nil {
 		t.Errorf("the base load file after that: %v", err)
 	}
 }
