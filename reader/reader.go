@@ -49,6 +49,10 @@ type Options struct {
 	// context ends when the card leaves its slot. nil: a card that wants a PIN
 	// is refused with [ErrPINNeeded].
 	PIN func(ctx context.Context, q PINQuestion) (applets.PIN, error)
+	// PINAtHand tells that PIN answers at once, because it was entered before
+	// the card was presented. A tap of a shared card then takes 3 commands;
+	// otherwise it is begun again after the question, which makes 5.
+	PINAtHand bool
 	// Standard opens SCP03 channels instead of express reading.
 	Standard bool
 	// Clock is the time; nil is time.Now.
@@ -71,8 +75,8 @@ type PINQuestion struct {
 type Reader struct{ o Options }
 
 // New returns a reader. It refuses services that can't be read: without id, AID
-// or profile, without a key or a diversification where the profile demands
-// mutual authentication, or two with the same instance.
+// or profile, without a key or with an unknown diversification where the
+// profile demands mutual authentication, or two with the same instance.
 func New(o Options) (*Reader, error) {
 	if len(o.Services) == 0 {
 		return nil, errors.New("reader without services")
@@ -99,8 +103,9 @@ func New(o Options) (*Reader, error) {
 			return nil, fmt.Errorf("service %s needs a read key, and there is no key store", s.ID)
 		case s.ReadKey.Name == "":
 			return nil, fmt.Errorf("service %s has no read key", s.ID)
-		case s.Diversification == "":
-			return nil, fmt.Errorf("service %s has no diversification method", s.ID)
+		}
+		if err := keys.CheckMethod(keys.Read, s.Diversification); err != nil {
+			return nil, fmt.Errorf("service %s: %w", s.ID, err)
 		}
 	}
 	if o.Clock == nil {
@@ -133,7 +138,7 @@ func (r *Reader) read(ctx context.Context, card iso7816.Card, slot string) (*Tap
 		return a.first(ctx, r.o.Services, a.ask)
 	}
 	pin := a.ask
-	if r.o.PIN != nil {
+	if r.o.PIN != nil && !r.o.PINAtHand {
 		pin = func(context.Context, Service) (applets.PIN, error) { return applets.PIN{}, errAskFirst }
 	}
 	tap, err := a.alone(ctx, shared, r.o.Services, pin)
@@ -145,6 +150,7 @@ func (r *Reader) read(ctx context.Context, card iso7816.Card, slot string) (*Tap
 	if err != nil {
 		return nil, &ServiceError{service.ID, err}
 	}
+	defer known.Erase()
 	return a.alone(ctx, shared, []Service{service}, func(context.Context, Service) (applets.PIN, error) { return known, nil })
 }
 
@@ -208,15 +214,24 @@ func (a *attempt) first(ctx context.Context, services []Service, pin asker) (*Ta
 }
 
 // missing tells whether a SELECT found that the card does not have the
-// instance: it said so, or the application selected before answered in its
-// place (GPCS 6.4.2.1.2).
+// instance: it said so, the application selected before answered in its place
+// (GPCS 6.4.2.1.2), or it is a card that knows no SELECT by AID at all.
 func missing(err error) bool {
-	if errors.Is(err, applets.ErrWrongApplication) {
+	var status *iso7816.StatusError
+	switch {
+	case errors.Is(err, applets.ErrWrongApplication):
+		return true
+	case !errors.As(err, &status) || status.Header != selectByAID:
+		return false
+	}
+	switch status.SW {
+	case iso7816.ErrNotFound, iso7816.ErrFuncNotSupported, iso7816.ErrIncorrectP1P2, iso7816.ErrUnknownINS, iso7816.ErrUnknownCLA:
 		return true
 	}
-	var status *iso7816.StatusError
-	return errors.As(err, &status) && status.Header[1] == 0xA4 && status.SW == iso7816.ErrNotFound
+	return false
 }
+
+var selectByAID = iso7816.Select(iso7816.AID{}).Header()
 
 // service reads one service.
 func (a *attempt) service(ctx context.Context, s Service, pin asker) (*Tap, error) {
