@@ -25,6 +25,9 @@ type Service interface {
 	// ConsentDays is the number of days after consent was given during which
 	// a card may be issued on it.
 	ConsentDays() int
+	// Permits reports whether a text may stand in a record: it holds no
+	// Individual Number.
+	Permits(text string) bool
 	// Disclosure is what the holder is told in a language ("ja", "en") when
 	// these items are to be recorded.
 	Disclosure(lang string, items []string) (Disclosure, error)
@@ -122,14 +125,13 @@ type Signed struct {
 	Signature []byte `json:"signature"` // Ed25519 over SignedMessage
 }
 
-// Withdrawal takes a consent back.
+// Withdrawal takes a consent back. It has no reason: a holder need not give one.
 type Withdrawal struct {
 	Format  int       `json:"format"`
 	Consent string    `json:"consent"` // ID of the consent
 	Service string    `json:"service"`
 	Asked   Asked     `json:"asked"` // who received it
-	At      time.Time `json:"at"`
-	Reason  string    `json:"reason,omitempty"` // a holder need not give one
+	At      time.Time `json:"at"`    // UTC, whole seconds
 }
 
 // SignedWithdrawal is a withdrawal with the signature of the counter's key.

@@ -175,3 +175,7 @@ func (m *Manifest) PINSetting(s Subject) (*applets.PINSetting, error) {
 	}
 	return &applets.PINSetting{Reference: pin, Limit: byte(m.PIN.Tries), MustChange: m.PIN.MustChange}, nil
 }
+
+// Permits reports whether a text may be recorded with the service: it holds
+// no Individual Number.
+func (m *Manifest) Permits(text string) bool { return !HoldsIndividualNumber(text) }
