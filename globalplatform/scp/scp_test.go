@@ -317,7 +317,9 @@ func TestOpenRefuses(t *testing.T) {
 
 type sender func(iso7816.Command) iso7816.Response
 
-func (f sender) Send(_ context.Context, c iso7816.Command) (iso7816.Response, error) { return f(c), nil }
+func (f sender) Send(_ context.Context, c iso7816.Command) (iso7816.Response, error) {
+	return f(c), nil
+}
 
 func TestKeySetsThatCannotBe(t *testing.T) {
 	set := testSet(t, 16)
