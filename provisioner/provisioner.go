@@ -1,0 +1,117 @@
+// Package provisioner brings a card to the state that a manifest and a consent
+// say it should be in. Issuing is reconciling: look at the card, compare with
+// what is wanted, plan the difference, carry it out, record every step.
+//
+//	d, err := p.Desire(ctx, request)          // consent, subject, load file: no card yet
+//	s, err := p.Connect(ctx)                  // secure channel, registry
+//	plan, err := p.PlanIssue(ctx, s, d)       // what is left to do
+//	result, err := p.Run(ctx, s, plan)        // intent, command, outcome
+//
+// Every step can be interrupted anywhere, by a torn card, a crash or a full
+// disk: the card is then in a state that the next run understands, and running
+// again goes on from there. Nothing is remembered that can be read from the
+// card; the ledger records, it does not decide what the card holds.
+package provisioner
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"io"
+	"time"
+
+	"github.com/freearea/freearea/applets"
+	"github.com/freearea/freearea/globalplatform"
+	"github.com/freearea/freearea/iso7816"
+	"github.com/freearea/freearea/keys"
+	"github.com/freearea/freearea/ledger"
+)
+
+// Errors of a run. Refusals by the card are [*iso7816.StatusError], a card
+// that left is [iso7816.ErrCardRemoved], a consent that does not cover is an
+// error of package consent.
+var (
+	// ErrTooManyFailures: the card has refused this key before; every further
+	// try could bring it nearer to being blocked for good.
+	ErrTooManyFailures = errors.New("authentication to this card has failed before")
+	// ErrLoadFileHash: the load file at hand is not the one that the manifest names.
+	ErrLoadFileHash = errors.New("load file differs from the manifest's hash")
+	// ErrForeign: something else stands on the card under an AID that the
+	// manifest uses.
+	ErrForeign = errors.New("the AID is used by something else on the card")
+	// ErrOtherIssue: the card already holds the service under another consent.
+	ErrOtherIssue = errors.New("the card already holds this service")
+	// ErrOtherCard: the consent is bound to another card.
+	ErrOtherCard = errors.New("the consent is bound to another card")
+	// ErrCardState: the card's or the instance's life cycle state forbids it.
+	ErrCardState = errors.New("life cycle state forbids it")
+	// ErrNotOnCard: the service is not on the card.
+	ErrNotOnCard = errors.New("the service is not on the card")
+	// ErrNotVerified: the card did not hold what was written when it was read back.
+	ErrNotVerified = errors.New("the card does not hold what was written")
+)
+
+// maxFailures is how many failed authentications in a row a card gets before
+// the toolkit refuses to try another: cards are known to block a key set for
+// good after ten.
+const maxFailures = 3
+
+// Provisioner works for one counter. Its fields are set once before use.
+type Provisioner struct {
+	Card        iso7816.Card
+	CardProfile globalplatform.CardProfile
+	Profiles    applets.Profiles
+
+	Keys              keys.Store
+	SecurityDomainKey keys.Ref    // key set of the Security Domain
+	Diversification   keys.Method // how its keys follow from the stored ones
+	LedgerKey         keys.Ref    // keyed digests and tags
+
+	Ledger *ledger.Ledger // nil: nothing can be issued, and no failures are counted
+	Actor  ledger.Actor
+
+	// RetryAfterFailures tries once more on a card that has failed before.
+	RetryAfterFailures bool
+	// Progress is told before each step and after each of its commands; it may be nil.
+	Progress func(Progress)
+	// Rand is the source of challenges and identifiers; nil is crypto/rand.
+	Rand io.Reader
+}
+
+// Progress says how far a run is.
+type Progress struct {
+	Step     int // from 1
+	Steps    int
+	Name     string
+	Commands int // sent in this step
+	Total    int // commands of this step
+}
+
+func (p *Provisioner) random(n int) ([]byte, error) {
+	source := p.Rand
+	if source == nil {
+		source = rand.Reader
+	}
+	b := make([]byte, n)
+	_, err := io.ReadFull(source, b)
+	return b, err
+}
+
+func (p *Provisioner) newID() (string, error) {
+	b, err := p.random(16)
+	return hex.EncodeToString(b), err
+}
+
+// append writes events to the ledger even when the context has ended: what
+// happened to a card is recorded, whoever gave up waiting.
+func (p *Provisioner) append(ctx context.Context, reason string, data ...ledger.Data) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
+	defer cancel()
+	events := make([]ledger.Event, len(data))
+	for i, d := range data {
+		events[i] = ledger.Event{Actor: p.Actor, Reason: reason, Data: d}
+	}
+	_, err := p.Ledger.Append(ctx, events...)
+	return err
+}
