@@ -1,0 +1,227 @@
+// Package app is the freearea command as a package, so that a vendor can
+// build a binary of its own with application profiles of its own:
+//
+//	func main() {
+//		os.Exit(app.Main(app.Options{Profiles: append(applets.Base(), mine.Profile{})}))
+//	}
+//
+// The package reads flags and the site configuration, wires the other
+// packages together and speaks to people; what it does stands in them.
+package app
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/freearea/freearea/applets"
+	appletsoncard "github.com/freearea/freearea/applets/oncard"
+	"github.com/freearea/freearea/cmd/freearea/internal/msg"
+	"github.com/freearea/freearea/emulator/oncard"
+)
+
+// Version is the toolkit's version.
+const Version = "0.1.0"
+
+// Exit statuses of the command.
+const (
+	exitFailed = 1 // what was asked for was not done, or not wholly
+	exitUsage  = 2 // the command line says something that does not exist
+)
+
+// Options is what a binary brings along. Zero values mean the process's own
+// arguments, streams, clock and randomness, and the base applications.
+type Options struct {
+	Args           []string
+	Stdin          io.Reader
+	Stdout, Stderr io.Writer
+	Getenv         func(string) string
+	Now            func() time.Time
+	Rand           io.Reader
+	Profiles       applets.Profiles // application profiles by name
+	Linker         oncard.Linker    // what emulated cards can execute
+}
+
+func (o Options) withDefaults() Options {
+	if o.Args == nil {
+		o.Args = os.Args
+	}
+	if o.Stdin == nil {
+		o.Stdin = os.Stdin
+	}
+	if o.Stdout == nil {
+		o.Stdout = os.Stdout
+	}
+	if o.Stderr == nil {
+		o.Stderr = os.Stderr
+	}
+	if o.Getenv == nil {
+		o.Getenv = os.Getenv
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Rand == nil {
+		o.Rand = rand.Reader
+	}
+	if o.Profiles == nil {
+		o.Profiles = applets.Base()
+	}
+	if o.Linker == nil {
+		o.Linker = appletsoncard.Linker{}
+	}
+	return o
+}
+
+// Main runs the command and returns its exit status. An interrupt cancels
+// what is under way; a second one ends the process at once.
+func Main(o Options) int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	context.AfterFunc(ctx, stop)
+	return Run(ctx, o)
+}
+
+// Run is Main with a context instead of signals.
+func Run(ctx context.Context, o Options) int {
+	o = o.withDefaults()
+	p := &program{Options: o, lang: languageOf(o)}
+	app := p.cli()
+	err := app.RunContext(ctx, arrange(app, o.Args))
+	if err == nil {
+		return 0
+	}
+	p.report(err)
+	if errors.As(err, new(*usageError)) {
+		return exitUsage
+	}
+	return exitFailed
+}
+
+// languageOf decides the language before the command line is parsed, since
+// help and usage errors have one too: --lang, then the locale. The site's
+// choice joins in later, unless --lang was given.
+func languageOf(o Options) msg.Lang {
+	if l, ok := langFlag(o.Args); ok {
+		return l
+	}
+	return msg.FromLocale(o.Getenv)
+}
+
+// program is one run of the command.
+type program struct {
+	Options
+	lang msg.Lang
+	site site
+}
+
+// printf writes a line for people to standard output.
+func (p *program) printf(t msg.Text, args ...any) {
+	fmt.Fprintln(p.Stdout, p.lang.T(t, args...))
+}
+
+// notef writes a line for people to standard error, beside the result.
+func (p *program) notef(t msg.Text, args ...any) {
+	fmt.Fprintln(p.Stderr, p.lang.T(t, args...))
+}
+
+func (p *program) cli() *cli.App {
+	t := p.lang.T
+	app := &cli.App{
+		Name:    "freearea",
+		Version: version(),
+		Usage: t(msg.Of(
+			"applications in the free area of the Individual Number Card: issue them, read them, emulate the card",
+			"個人番号カードの空き領域アプリケーションの発行・読み取り・カードエミュレーション")),
+		HideHelpCommand:        true,
+		EnableBashCompletion:   true,
+		Suggest:                true,
+		Reader:                 p.Stdin,
+		Writer:                 p.Stdout,
+		ErrWriter:              p.Stderr,
+		ExitErrHandler:         func(*cli.Context, error) {},
+		OnUsageError:           p.onUsageError,
+		UseShortOptionHandling: false,
+		Flags: []cli.Flag{
+			&cli.StringFlag{Name: "site", Usage: t(msg.Of("site configuration `FILE` (freearea.toml in the working directory)", "サイト設定 `FILE`(既定:作業ディレクトリの freearea.toml)"))},
+			&cli.StringFlag{Name: "lang", Usage: t(msg.Of("language of messages, `ja` or en (the system's locale)", "メッセージの言語 `ja` または en(既定:システムのロケール)"))},
+			&cli.StringFlag{Name: "keystore", Usage: t(msg.Of("keystore `FILE`", "鍵ストア `FILE`"))},
+			&cli.StringFlag{Name: "ledger", Usage: t(msg.Of("ledger `FILE`", "台帳 `FILE`"))},
+			&cli.StringFlag{Name: "passphrase-file", Usage: t(msg.Of("read the keystore's passphrase from `FILE`", "鍵ストアのパスフレーズを `FILE` から読む"))},
+			&cli.IntFlag{Name: "passphrase-fd", Value: -1, Usage: t(msg.Of("read the keystore's passphrase from the file descriptor `N`", "鍵ストアのパスフレーズをファイル記述子 `N` から読む"))},
+			&cli.StringFlag{Name: "trace", Usage: t(msg.Of("write what goes to and from the card to `FILE`, secrets redacted", "カードとの通信を `FILE` に記録する(秘密情報は伏せる)"))},
+		},
+		Before: p.before,
+		Commands: []*cli.Command{
+			p.issueCommand(),
+			p.withdrawCommand(),
+			p.readCommand(),
+			p.consentCommand(),
+
+			p.manifestCommand(),
+			p.keysCommand(),
+			p.slotsCommand(),
+			p.cardCommand(),
+			p.doctorCommand(),
+			p.emulateCommand(),
+			p.demoCommand(),
+		},
+		CommandNotFound: func(c *cli.Context, name string) {},
+	}
+	app.Action = func(c *cli.Context) error {
+		if c.Args().Present() {
+			return p.unknownCommand(c)
+		}
+		return cli.ShowAppHelp(c)
+	}
+	return app
+}
+
+func version() string {
+	if info, ok := debug.ReadBuildInfo(); ok {
+		for _, s := range info.Settings {
+			if s.Key == "vcs.revision" {
+				return Version + " (" + s.Value[:min(12, len(s.Value))] + ")"
+			}
+		}
+	}
+	return Version
+}
+
+// before reads the site configuration; flags win over it.
+func (p *program) before(c *cli.Context) error {
+	s, err := loadSite(c.String("site"))
+	if err != nil {
+		return err
+	}
+	if c.IsSet("keystore") {
+		s.Keystore = c.String("keystore")
+	}
+	if c.IsSet("ledger") {
+		s.Ledger = c.String("ledger")
+	}
+	p.site = s
+	if c.IsSet("lang") {
+		if _, ok := msg.Parse(c.String("lang")); !ok {
+			return usagef(msg.Of("--lang %s: ja or en", "--lang %s: ja または en を指定してください"), c.String("lang"))
+		}
+		return nil
+	}
+	if s.Language != "" {
+		l, ok := msg.Parse(s.Language)
+		if !ok {
+			return fmt.Errorf("%s: language %q: ja or en", s.path, s.Language)
+		}
+		p.lang = l
+	}
+	return nil
+}

@@ -1,0 +1,160 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"os"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/freearea/freearea/cmd/freearea/internal/msg"
+	"github.com/freearea/freearea/emulator"
+	"github.com/freearea/freearea/iso7816"
+	"github.com/freearea/freearea/pcsc"
+)
+
+// cardFlag names the card, in every command that uses one in the same way.
+func (p *program) cardFlag() cli.Flag {
+	return &cli.StringFlag{Name: "card", Usage: p.lang.T(msg.Of(
+		"the card: `pcsc:NAME` (or pcsc: for the only slot) or image:FILE",
+		"カード: `pcsc:スロット名`(スロットが1つなら pcsc:)または image:ファイル"))}
+}
+
+// cardName is what --card or the site says.
+func (p *program) cardName(c *cli.Context) (kind, name string, err error) {
+	s := c.String("card")
+	if s == "" {
+		s = p.site.Card
+	}
+	if s == "" {
+		s = "pcsc:"
+	}
+	kind, name, ok := strings.Cut(s, ":")
+	if !ok || kind != "pcsc" && kind != "image" || kind == "image" && name == "" {
+		return "", "", usagef(msg.Of(
+			"--card %s: pcsc:NAME or image:FILE is expected",
+			"--card %s: pcsc:スロット名 または image:ファイル の形で指定してください"), s)
+	}
+	return kind, name, nil
+}
+
+// source opens what --card names as slots. For an image it is one slot with
+// the emulated card in it. close ends the emulated card.
+func (p *program) source(ctx context.Context, c *cli.Context) (source iso7816.Source, slot string, close func() error, err error) {
+	kind, name, err := p.cardName(c)
+	if err != nil {
+		return nil, "", nil, err
+	}
+	if kind == "image" {
+		card, err := emulator.Open(name, p.Linker)
+		if err != nil {
+			return nil, "", nil, err
+		}
+		slots := emulator.NewSlots("image:" + name)
+		if err := slots.Insert("image:"+name, card); err != nil {
+			return nil, "", nil, errors.Join(err, card.Close())
+		}
+		return slots, "image:" + name, card.Close, nil
+	}
+	return pcsc.New(pcsc.Options{}), name, func() error { return nil }, nil
+}
+
+// openCard connects to the card that --card names. Without a name it takes
+// the only slot with a card in it, never one of several.
+func (p *program) openCard(ctx context.Context, c *cli.Context, mode iso7816.Mode) (card iso7816.Card, close func() error, err error) {
+	source, slot, closeSource, err := p.source(ctx, c)
+	if err != nil {
+		return nil, nil, err
+	}
+	if slot == "" {
+		if slot, err = p.onlySlot(ctx, source); err != nil {
+			return nil, nil, errors.Join(err, closeSource())
+		}
+	}
+	conn, err := source.Open(ctx, slot, mode)
+	if err != nil {
+		return nil, nil, errors.Join(err, closeSource())
+	}
+	traced, closeTrace, err := p.traced(c, conn)
+	if err != nil {
+		return nil, nil, errors.Join(err, conn.Close(), closeSource())
+	}
+	return traced, func() error { return errors.Join(closeTrace(), conn.Close(), closeSource()) }, nil
+}
+
+func (p *program) onlySlot(ctx context.Context, source iso7816.Source) (string, error) {
+	slots, err := source.Slots(ctx)
+	if err != nil {
+		return "", err
+	}
+	var names []string
+	for _, s := range slots {
+		if s.CardPresent {
+			names = append(names, s.Slot)
+		}
+	}
+	switch {
+	case len(slots) == 0:
+		return "", &spoken{
+			text: msg.Of("no card slot is connected", "カードスロットが接続されていません"),
+			hint: msg.Of("connect a card reader, or run `freearea doctor`; an emulated card is --card image:FILE",
+				"カードリーダーを接続するか `freearea doctor` を実行してください。エミュレーションカードは --card image:ファイル です")}
+	case len(names) == 0:
+		return "", &spoken{
+			text: msg.Of("no card in any slot", "どのスロットにもカードがありません"),
+			hint: msg.Of("put a card on the reader and run the command again", "カードをリーダーに置いて、もう一度実行してください")}
+	case len(names) > 1:
+		return "", &spoken{
+			text: msg.Of("several slots have a card: %s", "複数のスロットにカードがあります: %s"), args: []any{strings.Join(names, ", ")},
+			hint: msg.Of("name one with --card pcsc:NAME", "--card pcsc:スロット名 で 1 つ指定してください")}
+	}
+	return names[0], nil
+}
+
+// traced records the exchange to the file of --trace.
+func (p *program) traced(c *cli.Context, card iso7816.Card) (iso7816.Card, func() error, error) {
+	path := c.String("trace")
+	if path == "" {
+		return card, func() error { return nil }, nil
+	}
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
+	if err != nil {
+		return nil, nil, fmt.Errorf("trace: %w", err)
+	}
+	recorder := iso7816.NewRecorder(card, f, iso7816.RecorderOptions{Source: "freearea " + version(), SecretResponse: holdersData})
+	return recorder, func() error { return errors.Join(recorder.Err(), f.Close()) }, nil
+}
+
+// holdersData tells which answers hold what was recorded for the holder. (The
+// ID of a common-ap also stands in the answer to SELECT, which every reader
+// can ask for.)
+func holdersData(c iso7816.Command) bool {
+	switch iso7816.InstructionName(c.CLA, c.INS) {
+	case "READ BINARY", "EXPRESS", "VERIFY":
+		return true
+	}
+	return false
+}
+
+// oneSlot narrows a source to one slot, so that a terminal listens where
+// --card says.
+type oneSlot struct {
+	iso7816.Source
+	name string
+}
+
+func (s oneSlot) Events(ctx context.Context) iter.Seq2[iso7816.Event, error] {
+	return func(yield func(iso7816.Event, error) bool) {
+		for e, err := range s.Source.Events(ctx) {
+			if err == nil && e.Slot != s.name {
+				continue
+			}
+			if !yield(e, err) {
+				return
+			}
+		}
+	}
+}

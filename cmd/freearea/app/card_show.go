@@ -1,0 +1,312 @@
+package app
+
+import (
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/freearea/freearea/applets"
+	"github.com/freearea/freearea/cmd/freearea/internal/msg"
+	"github.com/freearea/freearea/globalplatform"
+	"github.com/freearea/freearea/iso7816"
+	"github.com/freearea/freearea/pcsc"
+	"github.com/freearea/freearea/provisioner"
+)
+
+func (p *program) slotsCommand() *cli.Command {
+	return &cli.Command{
+		Name:   "slots",
+		Usage:  p.lang.T(msg.Of("list the card slots and what is in them", "カードスロットと挿入状態の一覧")),
+		Flags:  []cli.Flag{p.jsonFlag()},
+		Action: p.slots,
+	}
+}
+
+// slotListing is one line of `slots --json`.
+type slotListing struct {
+	V           int    `json:"v"`
+	Type        string `json:"type"`
+	Slot        string `json:"slot"`
+	CardPresent bool   `json:"card_present"`
+	ATR         string `json:"atr,omitempty"`
+	InUse       bool   `json:"in_use"`
+	Mute        bool   `json:"mute"`
+}
+
+func (p *program) slots(c *cli.Context) error {
+	list, err := pcsc.New(pcsc.Options{}).Slots(c.Context)
+	if err != nil {
+		return err
+	}
+	if c.Bool("json") {
+		enc := json.NewEncoder(p.Stdout)
+		for _, s := range list {
+			if err := enc.Encode(slotListing{1, "slot", s.Slot, s.CardPresent, hexUpper(s.ATR), s.InUse, s.Mute}); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	if len(list) == 0 {
+		p.printf(msg.Of("no card slot is connected", "カードスロットが接続されていません"))
+	}
+	for _, s := range list {
+		state := msg.Of("empty", "空")
+		switch {
+		case s.Mute:
+			state = msg.Of("a card that does not answer", "応答しないカード")
+		case s.InUse:
+			state = msg.Of("a card, in use by another program", "カードあり(他のプログラムが使用中)")
+		case s.CardPresent:
+			state = msg.Of("a card", "カードあり")
+		}
+		fmt.Fprintf(p.Stdout, "pcsc:%s  %s  %s\n", s.Slot, p.lang.T(state), hexUpper(s.ATR))
+	}
+	return nil
+}
+
+func hexUpper(b []byte) string { return strings.ToUpper(hex.EncodeToString(b)) }
+
+func (p *program) cardCommand() *cli.Command {
+	t := p.lang.T
+	return p.group(&cli.Command{
+		Name:  "card",
+		Usage: t(msg.Of("look at a card", "カードの内容を調べる")),
+		Subcommands: []*cli.Command{{
+			Name:      "show",
+			Usage:     t(msg.Of("say what is on the card, in words", "カードに何が入っているかを言葉で示す")),
+			ArgsUsage: "[MANIFEST…]",
+			Description: t(msg.Of(
+				"With the card's key set in the keystore the card's registry is read; without it only what the card tells anybody. Manifests give names to the services.",
+				"鍵ストアにカードの鍵セットがあればレジストリを読み、なければ誰にでも答える情報だけを示します。マニフェストを指定するとサービス名が付きます。")),
+			Flags: []cli.Flag{
+				p.cardFlag(),
+				&cli.BoolFlag{Name: "public", Usage: t(msg.Of("only what the card tells anybody", "誰にでも答える情報だけを示す"))},
+				p.retryFlag(),
+				p.jsonFlag(),
+			},
+			Action: p.cardShow,
+		}},
+	})
+}
+
+// cardListing is what `card show --json` prints.
+type cardListing struct {
+	V            int           `json:"v"`
+	Type         string        `json:"type"`
+	ATR          string        `json:"atr,omitempty"`
+	IIN          string        `json:"iin,omitempty"`
+	CIN          string        `json:"cin,omitempty"`
+	State        string        `json:"state,omitempty"` // of the card; registry only
+	Registry     bool          `json:"registry"`        // read through a secure channel
+	Applications []listedEntry `json:"applications"`
+	LoadFiles    []listedEntry `json:"load_files,omitempty"`
+}
+
+type listedEntry struct {
+	AID      string        `json:"aid"`
+	Name     string        `json:"name,omitempty"`
+	State    string        `json:"state,omitempty"`
+	LoadFile string        `json:"load_file,omitempty"`
+	Modules  []listedEntry `json:"modules,omitempty"`
+}
+
+func (p *program) cardShow(c *cli.Context) (err error) {
+	ctx := c.Context
+	names := wellKnown()
+	for _, path := range c.Args().Slice() {
+		m, err := p.loadManifest(path)
+		if err != nil {
+			return err
+		}
+		names[m.Application.Instance] = msg.Text{EN: m.Name.EN, JA: m.Name.JA}
+	}
+	withKeys := !c.Bool("public")
+	if _, err := os.Stat(p.site.Keystore); withKeys && errors.Is(err, fs.ErrNotExist) {
+		withKeys = false
+		p.notef(msg.Of("freearea: no keystore %s: only what the card tells anybody is shown", "freearea: 鍵ストア %s がないため、誰にでも答える情報だけを示します"), p.site.Keystore)
+	}
+	var pr *provisioner.Provisioner
+	if withKeys {
+		store, err := p.openKeystore(ctx, c)
+		if err != nil {
+			return err
+		}
+		defer closing(&err, store.Close)
+		book, openErr := p.openLedger(ctx, false)
+		switch {
+		case openErr == nil:
+			defer closing(&err, book.Close)
+		case errors.Is(openErr, fs.ErrNotExist):
+			book = nil // nothing has been recorded of any card yet
+		default:
+			return openErr
+		}
+		if pr, err = p.provisioner(c, store, book); err != nil {
+			return err
+		}
+	}
+	mode := iso7816.Shared
+	if withKeys {
+		mode = iso7816.Exclusive
+	}
+	card, closeCard, err := p.openCard(ctx, c, mode)
+	if err != nil {
+		return err
+	}
+	defer closing(&err, closeCard)
+	out := cardListing{V: 1, Type: "card", Registry: withKeys, Applications: []listedEntry{}}
+	if a, ok := card.(iso7816.AnswerToReset); ok {
+		out.ATR = hexUpper(a.ATR())
+	}
+	if withKeys {
+		pr.Card = card
+		s, err := pr.Connect(ctx)
+		if err != nil {
+			return err
+		}
+		defer s.Close()
+		p.listRegistry(&out, s, names)
+	} else if err := p.listPublic(c, &out, card, names); err != nil {
+		return err
+	}
+	if c.Bool("json") {
+		return p.printJSON(c, out)
+	}
+	return p.printCard(out)
+}
+
+func (p *program) listRegistry(out *cardListing, s *provisioner.Session, names map[iso7816.AID]msg.Text) {
+	out.IIN, out.CIN = hexUpper(s.IIN), hexUpper(s.CIN)
+	out.State = p.lang.T(cardStateText(s.Domain.State))
+	for _, e := range s.Applications {
+		out.Applications = append(out.Applications, listedEntry{
+			AID: e.AID.String(), Name: p.lang.T(names[e.AID]), State: p.lang.T(applicationStateText(e.State)), LoadFile: e.LoadFile.String(),
+		})
+	}
+	for _, e := range s.LoadFiles {
+		l := listedEntry{AID: e.AID.String(), Name: p.lang.T(names[e.AID])}
+		for _, m := range e.Modules {
+			l.Modules = append(l.Modules, listedEntry{AID: m.String(), Name: p.lang.T(names[m])})
+		}
+		out.LoadFiles = append(out.LoadFiles, l)
+	}
+}
+
+// listPublic asks for the applications that are known by name, one by one:
+// without keys a card has no list to give.
+func (p *program) listPublic(c *cli.Context, out *cardListing, card iso7816.Card, names map[iso7816.AID]msg.Text) error {
+	ctx, plain := c.Context, iso7816.Plain(card)
+	profile, err := globalplatform.LookupCardProfile(p.site.CardProfile)
+	if err != nil {
+		return err
+	}
+	if _, err := globalplatform.Select(ctx, plain, profile.SecurityDomain); err != nil {
+		return fmt.Errorf("select the security domain %v: %w", profile.SecurityDomain, err)
+	}
+	if iin, err := globalplatform.IIN(ctx, plain); err == nil {
+		out.IIN = hexUpper(iin)
+	}
+	if cin, err := globalplatform.CIN(ctx, plain); err == nil {
+		out.CIN = hexUpper(cin)
+	}
+	for _, aid := range sortedAIDs(names) {
+		_, err := globalplatform.Select(ctx, plain, aid)
+		if status := new(iso7816.StatusError); errors.As(err, &status) || errors.Is(err, globalplatform.ErrOtherApplication) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		out.Applications = append(out.Applications, listedEntry{AID: aid.String(), Name: p.lang.T(names[aid])})
+	}
+	return nil
+}
+
+func (p *program) printCard(out cardListing) error {
+	var head, applications, files table
+	row := func(t msg.Text, value string) {
+		if value != "" {
+			head.row(p.lang.T(t), value)
+		}
+	}
+	row(msg.Of("answer to reset", "リセット応答(ATR)"), out.ATR)
+	row(msg.Of("issuer (IIN)", "発行者番号(IIN)"), out.IIN)
+	row(msg.Of("card (CIN)", "カード識別番号(CIN)"), out.CIN)
+	row(msg.Of("state", "状態"), out.State)
+	for _, e := range out.Applications {
+		applications.row(e.AID, e.Name, e.State)
+	}
+	for _, e := range out.LoadFiles {
+		files.row(e.AID, e.Name)
+		for _, m := range e.Modules {
+			files.row("  "+m.AID, m.Name)
+		}
+	}
+	if err := head.write(p.Stdout, ""); err != nil {
+		return err
+	}
+	p.printf(msg.Of("applications:", "アプリケーション:"))
+	if err := applications.write(p.Stdout, "  "); err != nil || len(out.LoadFiles) == 0 {
+		return err
+	}
+	p.printf(msg.Of("load files:", "ロードファイル:"))
+	return files.write(p.Stdout, "  ")
+}
+
+func cardStateText(state byte) msg.Text {
+	switch state {
+	case globalplatform.CardOPReady:
+		return msg.Of("OP_READY: not yet given to anybody", "OP_READY(発行前)")
+	case globalplatform.CardInitialized:
+		return msg.Of("INITIALIZED: not yet given to anybody", "INITIALIZED(発行前)")
+	case globalplatform.CardSecured:
+		return msg.Of("SECURED: in use", "SECURED(運用中)")
+	case globalplatform.CardLocked:
+		return msg.Of("CARD_LOCKED: suspended by its issuer", "CARD_LOCKED(一時停止)")
+	case globalplatform.CardTerminated:
+		return msg.Of("TERMINATED: out of use for good", "TERMINATED(廃止)")
+	}
+	return msg.Text{EN: fmt.Sprintf("%02X", state), JA: fmt.Sprintf("%02X", state)}
+}
+
+func applicationStateText(state byte) msg.Text {
+	switch {
+	case state&globalplatform.StateLocked != 0:
+		return msg.Of("suspended", "一時停止")
+	case state == globalplatform.StateInstalled:
+		return msg.Of("installed", "登録のみ")
+	case state == globalplatform.StateSelectable:
+		return msg.Of("selectable", "選択可能")
+	case state == globalplatform.StatePersonalized:
+		return msg.Of("personalised", "書込み済み")
+	}
+	return msg.Text{EN: fmt.Sprintf("%02X", state), JA: fmt.Sprintf("%02X", state)}
+}
+
+// wellKnown names what may be on a card without any manifest.
+func wellKnown() map[iso7816.AID]msg.Text {
+	return map[iso7816.AID]msg.Text{
+		iso7816.MustAID("D392F000260100000001"): msg.Of("public key certification service (JPKI)", "公的個人認証サービス(JPKI)"),
+		iso7816.MustAID("D3921000310001010401"): msg.Of("basic resident register", "住民基本台帳"),
+		iso7816.MustAID("D3921000310001010402"): msg.Of("face of the card", "券面事項確認"),
+		iso7816.MustAID("D3921000310001010408"): msg.Of("entry support", "券面事項入力補助"),
+		iso7816.MustAID("D3921000310001010100"): msg.Of("open record", "平文レコード"),
+		applets.BasePackage:                     msg.Of("freearea base applications", "freearea 基本AP"),
+		applets.ModuleCommonAP:                  msg.Of("common-ap", "共通カードAP"),
+		applets.ModuleTypeA:                     msg.Of("type-a", "業務タイプA"),
+		applets.ModuleTypeD:                     msg.Of("type-d", "業務タイプD"),
+	}
+}
+
+func sortedAIDs(names map[iso7816.AID]msg.Text) []iso7816.AID {
+	return slices.SortedFunc(maps.Keys(names), func(a, b iso7816.AID) int { return strings.Compare(a.String(), b.String()) })
+}

@@ -1,0 +1,379 @@
+package app
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/urfave/cli/v2"
+	"github.com/vbauerster/mpb/v8"
+	"github.com/vbauerster/mpb/v8/decor"
+	"golang.org/x/term"
+
+	"github.com/freearea/freearea/cmd/freearea/internal/msg"
+	"github.com/freearea/freearea/cmd/freearea/internal/passphrase"
+	"github.com/freearea/freearea/consent"
+	"github.com/freearea/freearea/globalplatform"
+	"github.com/freearea/freearea/iso7816"
+	"github.com/freearea/freearea/keys"
+	"github.com/freearea/freearea/ledger"
+	"github.com/freearea/freearea/manifest"
+	"github.com/freearea/freearea/provisioner"
+)
+
+// japan is where dates on cards and in manifests are meant.
+var japan = time.FixedZone("JST", 9*60*60)
+
+// reporting is an issue or a withdrawal as --json prints it; docs/json.md
+// describes the fields.
+type reporting struct {
+	V           int      `json:"v"`
+	Type        string   `json:"type"` // "issue", "withdraw"
+	Service     string   `json:"service"`
+	Instance    string   `json:"instance"`
+	NothingToDo bool     `json:"nothing_to_do"`
+	DryRun      bool     `json:"dry_run"`
+	Steps       []string `json:"steps"` // planned, or done
+	Run         string   `json:"run,omitempty"`
+	ID          string   `json:"id,omitempty"`
+	IssueNumber uint16   `json:"issue_number,omitempty"`
+	Expiry      string   `json:"expiry,omitempty"`
+	KeyVersion  byte     `json:"key_version,omitempty"`
+}
+
+func (p *program) issueCommand() *cli.Command {
+	t := p.lang.T
+	return &cli.Command{
+		Name:      "issue",
+		Usage:     t(msg.Of("put a service's application on a card, with the holder's consent", "同意に基づき、サービスのアプリケーションをカードに発行する")),
+		ArgsUsage: "MANIFEST",
+		Flags: []cli.Flag{
+			p.cardFlag(),
+			&cli.StringFlag{Name: "consent", Usage: t(msg.Of("signed consent `FILE`, as `consent record` wrote it", "`consent record` が書いた署名済み同意 `FILE`"))},
+			&cli.StringFlag{Name: "id", Usage: t(msg.Of("the holder's `ID`, where the service's IDs are given", "IDが外部から与えられるサービスでの利用者 `ID`"))},
+			&cli.StringSliceFlag{Name: "item", Usage: t(msg.Of("a further item, `NAME=VALUE`; repeat for each", "追加項目 `NAME=VALUE`(項目ごとに繰り返す)"))},
+			&cli.StringFlag{Name: "pin-file", Usage: t(msg.Of("read the PIN from `FILE` instead of asking", "PINを `FILE` から読む(既定:画面で尋ねる)"))},
+			&cli.StringFlag{Name: "card-expiry", Usage: t(msg.Of("expiry `DATE` printed on the card, YYYY-MM-DD", "カード券面の有効期限 `DATE`(YYYY-MM-DD)"))},
+			&cli.BoolFlag{Name: "dry-run", Usage: t(msg.Of("show the plan and stop", "計画を表示して終了する"))},
+			&cli.StringFlag{Name: "reason", Usage: t(msg.Of("`TEXT` for the ledger", "台帳に残す理由 `TEXT`"))},
+			p.retryFlag(),
+			p.jsonFlag(),
+		},
+		Action: p.issue,
+	}
+}
+
+func (p *program) retryFlag() cli.Flag {
+	return &cli.BoolFlag{Name: "retry-after-failures", Usage: p.lang.T(msg.Of(
+		"authenticate once more to a card that has refused before", "認証に失敗したことのあるカードで、もう一度だけ認証を試みる"))}
+}
+
+func (p *program) jsonFlag() cli.Flag {
+	return &cli.BoolFlag{Name: "json", Usage: p.lang.T(msg.Of("print JSON (docs/json.md)", "JSONで出力する(docs/json.md)"))}
+}
+
+// oneArgument returns the command's only argument.
+func oneArgument(c *cli.Context, name string) (string, error) {
+	if c.NArg() != 1 {
+		return "", usagef(msg.Of("%s takes exactly one %s; %d given", "%s には %s を1つだけ指定してください(%d 個あります)"),
+			c.Command.FullName(), name, c.NArg())
+	}
+	return c.Args().First(), nil
+}
+
+func (p *program) issue(c *cli.Context) (err error) {
+	ctx := c.Context
+	path, err := oneArgument(c, "MANIFEST")
+	if err != nil {
+		return err
+	}
+	m, err := p.loadManifest(path)
+	if err != nil {
+		return err
+	}
+	if c.String("consent") == "" {
+		return &spoken{
+			text: msg.Of("no consent is given", "同意記録が指定されていません"),
+			hint: msg.Of("record the holder's consent first with `freearea consent record`, then name the file with --consent",
+				"先に `freearea consent record` で本人の同意を記録し、そのファイルを --consent で指定してください")}
+	}
+	signed, err := readConsent(c.String("consent"))
+	if err != nil {
+		return err
+	}
+	request := provisioner.Request{Manifest: m, Consent: signed, Now: p.Now().In(japan), Reason: c.String("reason")}
+	if s := c.String("card-expiry"); s != "" {
+		if request.CardExpiry, err = time.ParseInLocation(time.DateOnly, s, japan); err != nil {
+			return usagef(msg.Of("--card-expiry %s: a date like 2030-03-31 is expected", "--card-expiry %s: 2030-03-31 のような日付を指定してください"), s)
+		}
+	}
+	if request.Subject, err = p.subject(c, m); err != nil {
+		return err
+	}
+	if request.LoadFile, err = m.OpenLoadFile(); err != nil {
+		return err
+	}
+	store, err := p.openKeystore(ctx, c)
+	if err != nil {
+		return err
+	}
+	defer closing(&err, store.Close)
+	if request.CounterKey, err = store.PublicKey(ctx, keys.Ref{Name: signed.Key.Name, Version: signed.Key.Version}); err != nil {
+		return fmt.Errorf("key %q that signed the consent: %w", signed.Key.Name, err)
+	}
+	book, err := p.openLedger(ctx, false)
+	if err != nil {
+		return err
+	}
+	defer closing(&err, book.Close)
+	pr, err := p.provisioner(c, store, book)
+	if err != nil {
+		return err
+	}
+	// Everything that can be refused is refused before the card is used.
+	desired, err := pr.Desire(ctx, request)
+	if err != nil {
+		return err
+	}
+	return p.reconcile(c, pr, func(s *provisioner.Session) (*provisioner.Plan, error) { return pr.PlanIssue(ctx, s, desired) })
+}
+
+func (p *program) withdrawCommand() *cli.Command {
+	t := p.lang.T
+	return &cli.Command{
+		Name:      "withdraw",
+		Usage:     t(msg.Of("erase a service's application from a card", "サービスのアプリケーションをカードから消去する")),
+		ArgsUsage: "MANIFEST",
+		Flags: []cli.Flag{
+			p.cardFlag(),
+			&cli.BoolFlag{Name: "dry-run", Usage: t(msg.Of("show the plan and stop", "計画を表示して終了する"))},
+			p.retryFlag(),
+			p.jsonFlag(),
+		},
+		Action: p.withdraw,
+	}
+}
+
+func (p *program) withdraw(c *cli.Context) (err error) {
+	ctx := c.Context
+	path, err := oneArgument(c, "MANIFEST")
+	if err != nil {
+		return err
+	}
+	m, err := p.loadManifest(path)
+	if err != nil {
+		return err
+	}
+	store, err := p.openKeystore(ctx, c)
+	if err != nil {
+		return err
+	}
+	defer closing(&err, store.Close)
+	book, err := p.openLedger(ctx, false)
+	if err != nil {
+		return err
+	}
+	defer closing(&err, book.Close)
+	pr, err := p.provisioner(c, store, book)
+	if err != nil {
+		return err
+	}
+	return p.reconcile(c, pr, func(s *provisioner.Session) (*provisioner.Plan, error) { return pr.PlanWithdraw(ctx, s, m) })
+}
+
+// provisioner wires one for the site's counter; the card comes later.
+func (p *program) provisioner(c *cli.Context, store keys.Store, book *ledger.Ledger) (*provisioner.Provisioner, error) {
+	profile, err := globalplatform.LookupCardProfile(p.site.CardProfile)
+	if err != nil {
+		return nil, err
+	}
+	return &provisioner.Provisioner{
+		CardProfile:        profile,
+		Profiles:           p.Profiles,
+		Keys:               store,
+		SecurityDomainKey:  keys.Ref{Name: p.site.Keys.SecurityDomain},
+		Diversification:    p.site.Keys.Diversification,
+		LedgerKey:          keys.Ref{Name: p.site.Keys.Ledger},
+		Ledger:             book,
+		Actor:              p.actor(),
+		RetryAfterFailures: c.Bool("retry-after-failures"),
+		Rand:               p.Rand,
+	}, nil
+}
+
+// reconcile opens the card, shows the plan, carries it out and says what came
+// of it.
+func (p *program) reconcile(c *cli.Context, pr *provisioner.Provisioner, plan func(*provisioner.Session) (*provisioner.Plan, error)) (err error) {
+	ctx := c.Context
+	card, closeCard, err := p.openCard(ctx, c, iso7816.Exclusive)
+	if err != nil {
+		return err
+	}
+	defer closing(&err, closeCard)
+	pr.Card = card
+	session, err := pr.Connect(ctx)
+	if err != nil {
+		return err
+	}
+	defer session.Close()
+	todo, err := plan(session)
+	if err != nil {
+		return err
+	}
+	out := reporting{
+		V: 1, Type: todo.Purpose, Service: todo.Service, Instance: todo.Instance.String(),
+		NothingToDo: todo.NothingToDo(), DryRun: c.Bool("dry-run"), Steps: []string{},
+	}
+	for _, s := range todo.Steps {
+		out.Steps = append(out.Steps, string(s.Name))
+	}
+	if !c.Bool("json") {
+		p.showPlan(todo)
+	}
+	if out.DryRun {
+		return p.printJSON(c, out)
+	}
+	done := p.progress(c, pr)
+	result, err := pr.Run(ctx, session, todo)
+	done()
+	if err != nil {
+		return err
+	}
+	out.Run, out.ID, out.IssueNumber, out.KeyVersion = result.Run, result.ID, result.IssueNumber, result.KeyVersion
+	if !result.Expiry.IsZero() {
+		out.Expiry = result.Expiry.Format(time.DateOnly)
+	}
+	if c.Bool("json") {
+		return p.printJSON(c, out)
+	}
+	switch {
+	case todo.NothingToDo():
+		p.printf(msg.Of("nothing to do: the card holds what is wanted", "変更なし: カードは既に求める状態です"))
+	case todo.Purpose == provisioner.Withdraw:
+		p.printf(msg.Of("withdrawn: %s is erased from the card", "取消完了: %s をカードから消去しました"), todo.Service)
+	default:
+		p.printf(msg.Of("issued: %s, ID %s, issue number %d", "発行完了: %s、ID %s、発行番号 %d"), todo.Service, result.ID, result.IssueNumber)
+		if out.Expiry != "" {
+			p.printf(msg.Of("valid until %s", "有効期限 %s"), out.Expiry)
+		}
+	}
+	return nil
+}
+
+// printJSON prints v when --json is given.
+func (p *program) printJSON(c *cli.Context, v any) error {
+	if !c.Bool("json") {
+		return nil
+	}
+	return json.NewEncoder(p.Stdout).Encode(v)
+}
+
+func (p *program) showPlan(plan *provisioner.Plan) {
+	if len(plan.Steps) == 0 {
+		return
+	}
+	p.printf(msg.Of("plan for %s (%s):", "%s(%s)の計画:"), plan.Service, plan.Instance)
+	for i, s := range plan.Steps {
+		p.printf(msg.Of("  %d. %s: %s, key set %q", "  %d. %s: %s、鍵セット %q"),
+			i+1, p.lang.T(stepText(s.Name)), strings.Join(s.Commands, ", "), s.Key.Name)
+	}
+}
+
+func stepText(n provisioner.StepName) msg.Text {
+	switch n {
+	case provisioner.StepLoad:
+		return msg.Of("load the load file", "ロードファイルの書込み")
+	case provisioner.StepInstall:
+		return msg.Of("install the application", "アプリケーションの登録")
+	case provisioner.StepPersonalize:
+		return msg.Of("write the content", "内容の書込み")
+	case provisioner.StepVerify:
+		return msg.Of("read back and compare", "読み戻して照合")
+	case provisioner.StepWipe:
+		return msg.Of("erase the content", "内容の消去")
+	case provisioner.StepDelete:
+		return msg.Of("delete the application", "アプリケーションの削除")
+	case provisioner.StepDeleteLoadFile:
+		return msg.Of("delete the load file", "ロードファイルの削除")
+	}
+	return msg.Text{EN: string(n), JA: string(n)}
+}
+
+// progress draws a bar on a terminal, and nothing elsewhere. The result ends it.
+func (p *program) progress(c *cli.Context, pr *provisioner.Provisioner) (done func()) {
+	f, ok := p.Stderr.(*os.File)
+	if !ok || !term.IsTerminal(int(f.Fd())) || c.Bool("json") {
+		return func() {}
+	}
+	bars := mpb.New(mpb.WithOutput(f), mpb.WithWidth(40))
+	var bar *mpb.Bar
+	step := 0
+	pr.Progress = func(n provisioner.Progress) {
+		if n.Step != step {
+			if bar != nil {
+				bar.SetTotal(-1, true)
+			}
+			step = n.Step
+			name := p.lang.T(stepText(provisioner.StepName(n.Name)))
+			bar = bars.AddBar(int64(n.Total), mpb.PrependDecorators(
+				decor.Name(fmt.Sprintf("%d/%d %s ", n.Step, n.Steps, name)), decor.CountersNoUnit("%d/%d")))
+		}
+		bar.SetCurrent(int64(n.Commands))
+	}
+	return func() {
+		if bar != nil && !bar.Completed() {
+			bar.Abort(false)
+		}
+		bars.Wait()
+	}
+}
+
+// subject gathers what is written for this holder.
+func (p *program) subject(c *cli.Context, m *manifest.Manifest) (manifest.Subject, error) {
+	s := manifest.Subject{ID: c.String("id"), Items: map[string]string{}}
+	for _, pair := range c.StringSlice("item") {
+		name, value, ok := strings.Cut(pair, "=")
+		if !ok {
+			return s, usagef(msg.Of("--item %s: NAME=VALUE is expected", "--item %s: NAME=VALUE の形で指定してください"), name)
+		}
+		if _, twice := s.Items[name]; twice {
+			return s, usagef(msg.Of("--item %s is given twice", "--item %s が2回指定されています"), name)
+		}
+		s.Items[name] = value
+	}
+	if s.ID != "" && m.IDScheme.Kind != manifest.IDGiven {
+		return s, usagef(msg.Of("--id %s: the IDs of %s are drawn, not given", "--id %s: %s のIDは自動で決まるため指定できません"), s.ID, m.ID)
+	}
+	if m.PIN.Policy != manifest.PINRequired {
+		return s, nil
+	}
+	pin, err := p.newPIN(c)
+	if err != nil {
+		return s, err
+	}
+	defer clear(pin)
+	s.PIN = manifest.PINDigits(pin)
+	return s, nil
+}
+
+// newPIN reads the PIN that the holder chose, from a file or twice at the
+// terminal without echo.
+func (p *program) newPIN(c *cli.Context) ([]byte, error) {
+	return passphrase.Source{File: c.String("pin-file")}.ReadNew(c.Context,
+		p.lang.T(msg.Of("PIN chosen by the holder: ", "本人が決めた暗証番号: ")),
+		p.lang.T(msg.Of("once more: ", "もう一度: ")))
+}
+
+func readConsent(path string) (*consent.Signed, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("consent: %w", err)
+	}
+	s, err := consent.Parse(data)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return s, nil
+}

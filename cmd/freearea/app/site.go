@@ -1,0 +1,96 @@
+package app
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/BurntSushi/toml"
+
+	"github.com/freearea/freearea/keys"
+)
+
+// siteFile is looked for in the working directory when --site names none.
+const siteFile = "freearea.toml"
+
+// site is the configuration of one counter or terminal: what stays the same
+// from service to service and from holder to holder.
+type site struct {
+	Card        string `toml:"card"`         // default of --card
+	CardProfile string `toml:"card_profile"` // what kind of card is issued to
+	Keystore    string `toml:"keystore"`     // file; relative to the site file
+	Ledger      string `toml:"ledger"`       // file; relative to the site file
+	Operator    string `toml:"operator"`     // who is at the counter
+	Counter     string `toml:"counter"`      // which counter
+	Language    string `toml:"language"`     // "ja" or "en"; the locale otherwise
+	Keys        struct {
+		Diversification keys.Method `toml:"diversification"` // of the Security Domain's keys; "none" unless given
+		SecurityDomain  string      `toml:"security_domain"` // key set of the card's Security Domain
+		Counter         string      `toml:"counter"`         // signs consents
+		Ledger          string      `toml:"ledger"`          // keyed digests and tags
+	} `toml:"keys"`
+
+	path string // where it was read from; empty for the defaults
+}
+
+func defaultSite() site {
+	var s site
+	s.CardProfile = "generic"
+	s.Keystore = "freearea.keys"
+	s.Ledger = "freearea.ledger"
+	s.Operator = os.Getenv("USER")
+	if s.Operator == "" {
+		s.Operator = "operator"
+	}
+	s.Counter = "counter"
+	s.Keys.SecurityDomain = "card-manager"
+	s.Keys.Diversification = keys.MethodNone
+	s.Keys.Counter = "counter"
+	s.Keys.Ledger = "ledger"
+	return s
+}
+
+// loadSite reads the site configuration. Without a path it reads
+// freearea.toml in the working directory if there is one. Unknown keys are
+// refused: a misspelt key must not silently mean its default.
+func loadSite(path string) (site, error) {
+	s := defaultSite()
+	named := path != ""
+	if !named {
+		path = siteFile
+	}
+	data, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) && !named {
+		return s, nil
+	}
+	if err != nil {
+		return s, fmt.Errorf("site configuration: %w", err)
+	}
+	meta, err := toml.Decode(string(data), &s)
+	if err != nil {
+		var pe toml.ParseError
+		if errors.As(err, &pe) {
+			return s, fmt.Errorf("%s:%d: %s", path, pe.Position.Line, pe.Message)
+		}
+		return s, fmt.Errorf("%s: %w", path, err)
+	}
+	if unknown := meta.Undecoded(); len(unknown) > 0 {
+		return s, fmt.Errorf("%s: unknown key %q", path, unknown[0].String())
+	}
+	if err := keys.CheckMethod(keys.SecurityDomain, s.Keys.Diversification); err != nil {
+		return s, fmt.Errorf("%s: keys.diversification: %w", path, err)
+	}
+	s.path = path
+	dir := filepath.Dir(path)
+	s.Keystore, s.Ledger = under(dir, s.Keystore), under(dir, s.Ledger)
+	return s, nil
+}
+
+func under(dir, file string) string {
+	if file == "" || filepath.IsAbs(file) {
+		return file
+	}
+	return filepath.Join(dir, file)
+}
