@@ -37,7 +37,7 @@ func (p PINDigits) Reveal() string { return string(p) }
 
 // Subject is what is written for one holder.
 type Subject struct {
-	ID string
+	ID string // empty where the scheme draws it and it is not drawn yet
 	// Items are values by item name. An item that the holder leaves out has
 	// no entry, or an empty value.
 	Items map[string]string
@@ -69,6 +69,7 @@ func (m *Manifest) CheckSubject(s Subject) error {
 	}
 
 	switch err := m.CheckID(s.ID); {
+	case s.ID == "" && m.IDScheme.Kind != IDGiven: // yet to be drawn
 	case HoldsIndividualNumber(s.ID):
 		fault("id", RuleIndividualNumber)
 	case err != nil:
