@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"reflect"
 	"regexp"
 	"slices"
@@ -669,4 +670,44 @@ func FuzzParse(f *testing.F) {
 		}
 		walk("", tree)
 	})
+}
+
+// TestDocumentation: docs/manifest.md names every rule, every key and every
+// basis in law.
+func TestDocumentation(t *testing.T) {
+	b, err := os.ReadFile("../docs/manifest.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := string(b)
+	for _, rule := range Rules() {
+		if !strings.Contains(text, "`"+string(rule)+"`") {
+			t.Errorf("rule %s is not described", rule)
+		}
+	}
+	for _, basis := range Bases() {
+		if !strings.Contains(text, "`"+basis.ID+"`") {
+			t.Errorf("basis %s is not described", basis.ID)
+		}
+	}
+	top, _ := fieldKeys(reflect.TypeFor[Manifest]())
+	for i, key := range top {
+		field := reflect.TypeFor[Manifest]().Field(i).Type
+		prefix := key
+		if field.Kind() == reflect.Slice {
+			field, prefix = field.Elem(), key+"[]"
+		}
+		if field.Kind() != reflect.Struct || field == reflect.TypeFor[Text]() {
+			if !strings.Contains(text, "`"+key+"`") {
+				t.Errorf("key %s is not described", key)
+			}
+			continue
+		}
+		names, _ := fieldKeys(field)
+		for _, name := range names {
+			if !strings.Contains(text, "`"+prefix+"."+name+"`") && !(key == "term" && strings.Contains(text, "`"+name)) {
+				t.Errorf("key %s.%s is not described", prefix, name)
+			}
+		}
+	}
 }
