@@ -80,6 +80,7 @@ func TestIndividualNumber(t *testing.T) {
 			{n + "1", false}, // 13 digits are another number
 			{"1" + n, false}, // and so are these
 			{n + " 1", false},
+			{n + "1、", false},
 			{n + "、1", true},
 			{n + "/1", true},
 			{"2026/04/01, " + n, true},
