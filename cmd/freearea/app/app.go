@@ -27,6 +27,7 @@ import (
 	appletsoncard "github.com/freearea/freearea/applets/oncard"
 	"github.com/freearea/freearea/cmd/freearea/internal/msg"
 	"github.com/freearea/freearea/emulator/oncard"
+	"github.com/freearea/freearea/keys/file"
 )
 
 // Version is the toolkit's version.
@@ -49,6 +50,9 @@ type Options struct {
 	Rand           io.Reader
 	Profiles       applets.Profiles // application profiles by name
 	Linker         oncard.Linker    // what emulated cards can execute
+	// KeystoreCost is what guessing the passphrase of a new keystore costs;
+	// zero is the default. A smaller one is for tests.
+	KeystoreCost file.Cost
 }
 
 func (o Options) withDefaults() Options {

@@ -23,6 +23,23 @@ func (p *program) cardFlag() cli.Flag {
 		"カード: `pcsc:スロット名`(スロットが1つなら pcsc:)または image:ファイル"))}
 }
 
+// cutFlag rehearses a torn card in the commands that use one.
+func (p *program) cutFlag() cli.Flag {
+	return &cli.StringFlag{Name: "cut", Usage: p.lang.T(msg.Of(
+		"image only, to rehearse a torn card: take the power away once, `WHEN` is before:N, after:N or write:N:K",
+		"イメージのみ、途中で離れたカードの練習用: 一度だけ電源を断つ `WHEN`: before:N、after:N、write:N:K"))}
+}
+
+// cut is what --cut says; without it the zero Cut, which never comes.
+func cut(c *cli.Context) (cut emulator.Cut, err error) {
+	if s := c.String("cut"); s != "" {
+		if cut, err = emulator.ParseCut(s); err != nil {
+			return cut, usagef(msg.Of("--cut: %s", "--cut: %s"), err.Error())
+		}
+	}
+	return cut, nil
+}
+
 // cardName is what --card or the site says.
 func (p *program) cardName(c *cli.Context) (kind, name string, err error) {
 	s := c.String("card")
@@ -48,16 +65,24 @@ func (p *program) source(ctx context.Context, c *cli.Context) (source iso7816.So
 	if err != nil {
 		return nil, "", nil, err
 	}
+	torn, err := cut(c)
+	if err != nil {
+		return nil, "", nil, err
+	}
 	if kind == "image" {
-		card, err := emulator.Open(name, p.Linker)
+		card, err := emulator.Open(name, p.Linker, emulator.WithRand(p.Rand))
 		if err != nil {
 			return nil, "", nil, err
 		}
+		card.SetCut(torn)
 		slots := emulator.NewSlots("image:" + name)
 		if err := slots.Insert("image:"+name, card); err != nil {
 			return nil, "", nil, errors.Join(err, card.Close())
 		}
 		return slots, "image:" + name, card.Close, nil
+	}
+	if torn != (emulator.Cut{}) {
+		return nil, "", nil, usagef(msg.Of("--cut goes with --card image:FILE; tear a real card by hand", "--cut は --card image:ファイル と使います。実物のカードは手で離してください"))
 	}
 	return pcsc.New(pcsc.Options{}), name, func() error { return nil }, nil
 }

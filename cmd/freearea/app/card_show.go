@@ -89,6 +89,7 @@ func (p *program) cardCommand() *cli.Command {
 				"鍵ストアにカードの鍵セットがあればレジストリを読み、なければ誰にでも答える情報だけを示します。マニフェストを指定するとサービス名が付きます。")),
 			Flags: []cli.Flag{
 				p.cardFlag(),
+				p.cutFlag(),
 				&cli.BoolFlag{Name: "public", Usage: t(msg.Of("only what the card tells anybody", "誰にでも答える情報だけを示す"))},
 				p.retryFlag(),
 				p.jsonFlag(),

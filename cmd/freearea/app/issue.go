@@ -51,6 +51,7 @@ func (p *program) issueCommand() *cli.Command {
 		ArgsUsage: "MANIFEST",
 		Flags: []cli.Flag{
 			p.cardFlag(),
+			p.cutFlag(),
 			&cli.StringFlag{Name: "consent", Usage: t(msg.Of("signed consent `FILE`, as `consent record` wrote it", "`consent record` が書いた署名済み同意 `FILE`"))},
 			&cli.StringFlag{Name: "id", Usage: t(msg.Of("the holder's `ID`, where the service's IDs are given", "IDが外部から与えられるサービスでの利用者 `ID`"))},
 			&cli.StringSliceFlag{Name: "item", Usage: t(msg.Of("a further item, `NAME=VALUE`; repeat for each", "追加項目 `NAME=VALUE`(項目ごとに繰り返す)"))},
@@ -148,6 +149,7 @@ func (p *program) withdrawCommand() *cli.Command {
 		ArgsUsage: "MANIFEST",
 		Flags: []cli.Flag{
 			p.cardFlag(),
+			p.cutFlag(),
 			&cli.BoolFlag{Name: "dry-run", Usage: t(msg.Of("show the plan and stop", "計画を表示して終了する"))},
 			p.retryFlag(),
 			p.jsonFlag(),

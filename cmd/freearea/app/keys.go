@@ -107,7 +107,7 @@ func (p *program) keysInit(c *cli.Context) (err error) {
 		return err
 	}
 	defer clear(secret)
-	store, err := file.Create(c.Context, p.site.Keystore, secret, file.Options{Now: p.Now, Rand: p.Rand})
+	store, err := file.Create(c.Context, p.site.Keystore, secret, file.Options{Now: p.Now, Rand: p.Rand, Cost: p.KeystoreCost})
 	if err != nil {
 		return err
 	}

@@ -29,6 +29,7 @@ func (p *program) readCommand() *cli.Command {
 			"複数のマニフェストを指定すると、その順に探し、カードにある最初のサービスを読み取ります。")),
 		Flags: []cli.Flag{
 			p.cardFlag(),
+			p.cutFlag(),
 			&cli.BoolFlag{Name: "watch", Usage: t(msg.Of("go on with every card until interrupted", "中断されるまで、カードごとに読み取りを続ける"))},
 			&cli.BoolFlag{Name: "items", Usage: t(msg.Of("read the further items too", "追加項目も読み取る"))},
 			&cli.StringFlag{Name: "pin-file", Usage: t(msg.Of("read the PIN from `FILE` instead of asking", "PINを `FILE` から読む(既定:画面で尋ねる)"))},
