@@ -7,14 +7,25 @@ import (
 	"github.com/urfave/cli/v2"
 )
 
+// chosen is the command that the arguments name.
+type chosen struct {
+	*cli.Command        // nil for none
+	path         string // as it is written: "keys add"
+}
+
 // arrange puts the arguments into the one order that the command-line library
 // reads: global flags, command, its flags, then everything else. People write
 // flags where they think of them; `freearea issue card.toml --card X` means
 // what it says. Nothing is added, dropped or changed; an unknown flag stays
 // where the library finds and refuses it.
-func arrange(app *cli.App, args []string) []string {
+func arrange(app *cli.App, args []string) ([]string, chosen) {
 	if len(args) == 0 {
-		return args
+		return args, chosen{}
+	}
+	// A shell asks for completions by a last argument that must stay the last.
+	var last []string
+	if n := len(args) - 1; args[n] == completionFlag {
+		args, last = args[:n], args[n:]
 	}
 	commands := app.Commands
 	var leaf *cli.Command
@@ -48,8 +59,11 @@ func arrange(app *cli.App, args []string) []string {
 		}
 		rest = append(rest, arg)
 	}
-	return slices.Concat(args[:1], global, path, local, rest)
+	return slices.Concat(args[:1], global, path, local, rest, last), chosen{leaf, strings.Join(path, " ")}
 }
+
+// completionFlag is what the library's completion scripts for shells add.
+const completionFlag = "--generate-bash-completion"
 
 func commandNamed(list []*cli.Command, name string) *cli.Command {
 	for _, c := range list {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"iter"
 	"os"
 	"strings"
@@ -71,6 +72,10 @@ func (p *program) source(ctx context.Context, c *cli.Context) (source iso7816.So
 	}
 	if kind == "image" {
 		card, err := emulator.Open(name, p.Linker, emulator.WithRand(p.Rand))
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil, "", nil, &spoken{
+				text: msg.Of("there is no card image %s", "カードイメージ %s がありません"), args: []any{name}, hint: noImage}
+		}
 		if err != nil {
 			return nil, "", nil, err
 		}

@@ -42,6 +42,9 @@ type slotListing struct {
 }
 
 func (p *program) slots(c *cli.Context) error {
+	if err := noArguments(c); err != nil {
+		return err
+	}
 	list, err := pcsc.New(pcsc.Options{}).Slots(c.Context)
 	if err != nil {
 		return err
@@ -187,10 +190,10 @@ func (p *program) cardShow(c *cli.Context) (err error) {
 
 func (p *program) listRegistry(out *cardListing, s *provisioner.Session, names map[iso7816.AID]msg.Text) {
 	out.IIN, out.CIN = hexUpper(s.IIN), hexUpper(s.CIN)
-	out.State = p.lang.T(cardStateText(s.Domain.State))
+	out.State = cardState(s.Domain.State)
 	for _, e := range s.Applications {
 		out.Applications = append(out.Applications, listedEntry{
-			AID: e.AID.String(), Name: p.lang.T(names[e.AID]), State: p.lang.T(applicationStateText(e.State)), LoadFile: e.LoadFile.String(),
+			AID: e.AID.String(), Name: p.lang.T(names[e.AID]), State: applicationState(e.State), LoadFile: e.LoadFile.String(),
 		})
 	}
 	for _, e := range s.LoadFiles {
@@ -242,9 +245,9 @@ func (p *program) printCard(out cardListing) error {
 	row(msg.Of("answer to reset", "リセット応答(ATR)"), out.ATR)
 	row(msg.Of("issuer (IIN)", "発行者番号(IIN)"), out.IIN)
 	row(msg.Of("card (CIN)", "カード識別番号(CIN)"), out.CIN)
-	row(msg.Of("state", "状態"), out.State)
+	row(msg.Of("state", "状態"), p.lang.T(stateText(out.State)))
 	for _, e := range out.Applications {
-		applications.row(e.AID, e.Name, e.State)
+		applications.row(e.AID, e.Name, p.lang.T(stateText(e.State)))
 	}
 	for _, e := range out.LoadFiles {
 		files.row(e.AID, e.Name)
@@ -263,34 +266,61 @@ func (p *program) printCard(out cardListing) error {
 	return files.write(p.Stdout, "  ")
 }
 
-func cardStateText(state byte) msg.Text {
+// cardState names a card's life cycle state for machines.
+func cardState(state byte) string {
 	switch state {
 	case globalplatform.CardOPReady:
-		return msg.Of("OP_READY: not yet given to anybody", "OP_READY(発行前)")
+		return "op-ready"
 	case globalplatform.CardInitialized:
-		return msg.Of("INITIALIZED: not yet given to anybody", "INITIALIZED(発行前)")
+		return "initialized"
 	case globalplatform.CardSecured:
-		return msg.Of("SECURED: in use", "SECURED(運用中)")
+		return "secured"
 	case globalplatform.CardLocked:
-		return msg.Of("CARD_LOCKED: suspended by its issuer", "CARD_LOCKED(一時停止)")
+		return "card-locked"
 	case globalplatform.CardTerminated:
-		return msg.Of("TERMINATED: out of use for good", "TERMINATED(廃止)")
+		return "terminated"
 	}
-	return msg.Text{EN: fmt.Sprintf("%02X", state), JA: fmt.Sprintf("%02X", state)}
+	return fmt.Sprintf("%02X", state)
 }
 
-func applicationStateText(state byte) msg.Text {
+// applicationState names an application's life cycle state for machines.
+func applicationState(state byte) string {
 	switch {
 	case state&globalplatform.StateLocked != 0:
-		return msg.Of("suspended", "一時停止")
+		return "locked"
 	case state == globalplatform.StateInstalled:
-		return msg.Of("installed", "登録のみ")
+		return "installed"
 	case state == globalplatform.StateSelectable:
-		return msg.Of("selectable", "選択可能")
+		return "selectable"
 	case state == globalplatform.StatePersonalized:
+		return "personalized"
+	}
+	return fmt.Sprintf("%02X", state)
+}
+
+// stateText says to people what a state means.
+func stateText(state string) msg.Text {
+	switch state {
+	case "op-ready":
+		return msg.Of("OP_READY: not yet given to anybody", "OP_READY(発行前)")
+	case "initialized":
+		return msg.Of("INITIALIZED: not yet given to anybody", "INITIALIZED(発行前)")
+	case "secured":
+		return msg.Of("SECURED: in use", "SECURED(運用中)")
+	case "card-locked":
+		return msg.Of("CARD_LOCKED: suspended by its issuer", "CARD_LOCKED(一時停止)")
+	case "terminated":
+		return msg.Of("TERMINATED: out of use for good", "TERMINATED(廃止)")
+	case "locked":
+		return msg.Of("suspended", "一時停止")
+	case "installed":
+		return msg.Of("installed", "登録のみ")
+	case "selectable":
+		return msg.Of("selectable", "選択可能")
+	case "personalized":
 		return msg.Of("personalised", "書込み済み")
 	}
-	return msg.Text{EN: fmt.Sprintf("%02X", state), JA: fmt.Sprintf("%02X", state)}
+	return msg.Text{EN: state, JA: state}
 }
 
 // wellKnown names what may be on a card without any manifest.

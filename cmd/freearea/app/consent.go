@@ -46,12 +46,12 @@ func (p *program) consentCommand() *cli.Command {
 					"The language is that of the messages (--lang): the holder was shown what `consent show` prints in it. On paper that is the printed page, on screen the text, which is shown once more before the question.",
 					"言語はメッセージの言語(--lang)です。本人には、その言語で `consent show` が出力する内容を示したものとします。紙の場合は印刷用ページ、画面の場合はここで表示する文です。")),
 				Flags: []cli.Flag{
-					&cli.StringFlag{Name: "method", Required: true, Usage: t(msg.Of("`METHOD`: paper or screen", "方法 `METHOD`: paper(書面)または screen(画面)"))},
+					&cli.StringFlag{Name: "method", Usage: t(msg.Of("`METHOD`: paper or screen", "方法 `METHOD`: paper(書面)または screen(画面)"))},
 					&cli.StringFlag{Name: "reference", Usage: t(msg.Of("paper: `WHERE` the form is filed", "書面の場合: 用紙の整理番号 `WHERE`"))},
 					&cli.StringFlag{Name: "scan", Usage: t(msg.Of("paper: `FILE` with the scan; its SHA-256 is recorded", "書面の場合: スキャン `FILE`(SHA-256 を記録)"))},
 					itemFlag,
 					&cli.StringFlag{Name: "holder", Usage: t(msg.Of("a `REFERENCE` of your own to the holder; never a name", "利用者を指す独自の番号 `REFERENCE`(氏名は不可)"))},
-					&cli.StringFlag{Name: "out", Required: true, Usage: t(msg.Of("`FILE` to write the signed record to", "署名済み記録の出力 `FILE`"))},
+					&cli.StringFlag{Name: "out", Usage: t(msg.Of("`FILE` to write the signed record to", "署名済み記録の出力 `FILE`"))},
 				},
 				Action: p.consentRecord,
 			},
@@ -112,6 +112,9 @@ func (p *program) consentRecord(c *cli.Context) (err error) {
 	ctx := c.Context
 	path, err := oneArgument(c, "MANIFEST")
 	if err != nil {
+		return err
+	}
+	if err := required(c, "method", "out"); err != nil {
 		return err
 	}
 	m, err := p.loadManifest(path)
@@ -251,15 +254,19 @@ func (p *program) consentVerify(c *cli.Context) (err error) {
 		return err
 	}
 	if !state.Withdrawn.IsZero() {
-		return fmt.Errorf("%w: %s", consent.ErrWithdrawn, state.Withdrawn.Format(time.RFC3339))
+		return fmt.Errorf("%s: %w: on %s", c.Args().First(), consent.ErrWithdrawn, state.Withdrawn.Format(time.RFC3339))
 	}
 	if c.NArg() == 2 {
 		m, err := p.loadManifest(c.Args().Get(1))
 		if err != nil {
 			return err
 		}
-		if err := signed.Covers(public, m, agreedItems(c, m), p.Now()); err != nil {
-			return err
+		items := signed.Record.Items
+		if c.IsSet("item") {
+			items = agreedItems(c, m)
+		}
+		if err := signed.Covers(public, m, items, p.Now()); err != nil {
+			return about(c.Args().First(), err)
 		}
 	}
 	r := signed.Record

@@ -2,6 +2,7 @@ package app
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -79,9 +80,18 @@ func (p *program) jsonFlag() cli.Flag {
 func oneArgument(c *cli.Context, name string) (string, error) {
 	if c.NArg() != 1 {
 		return "", usagef(msg.Of("%s takes exactly one %s; %d given", "%s には %s を1つだけ指定してください(%d 個あります)"),
-			c.Command.FullName(), name, c.NArg())
+			c.Command.HelpName, name, c.NArg())
 	}
 	return c.Args().First(), nil
+}
+
+// noArguments is for commands that take flags only.
+func noArguments(c *cli.Context) error {
+	if c.Args().Present() {
+		return usagef(msg.Of("%s takes no arguments, but there is %q", "%s に引数は要りませんが、%q があります"),
+			c.Command.HelpName, c.Args().First())
+	}
+	return nil
 }
 
 func (p *program) issue(c *cli.Context) (err error) {
@@ -113,6 +123,11 @@ func (p *program) issue(c *cli.Context) (err error) {
 	if request.Subject, err = p.subject(c, m); err != nil {
 		return err
 	}
+	// Before the consent is held against it: an item that was forgotten is
+	// not an item that the holder did not agree to.
+	if err := m.CheckSubject(request.Subject); err != nil {
+		return err
+	}
 	if request.LoadFile, err = m.OpenLoadFile(); err != nil {
 		return err
 	}
@@ -123,6 +138,9 @@ func (p *program) issue(c *cli.Context) (err error) {
 	defer closing(&err, store.Close)
 	if request.CounterKey, err = store.PublicKey(ctx, keys.Ref{Name: signed.Key.Name, Version: signed.Key.Version}); err != nil {
 		return fmt.Errorf("key %q that signed the consent: %w", signed.Key.Name, err)
+	}
+	if err := signed.Covers(request.CounterKey, m, m.SubjectItems(request.Subject), request.Now); err != nil {
+		return about(c.String("consent"), err)
 	}
 	book, err := p.openLedger(ctx, false)
 	if err != nil {
@@ -243,7 +261,10 @@ func (p *program) reconcile(c *cli.Context, pr *provisioner.Provisioner, plan fu
 	if err != nil {
 		return err
 	}
-	out.Run, out.ID, out.IssueNumber, out.KeyVersion = result.Run, result.ID, result.IssueNumber, result.KeyVersion
+	out.ID, out.IssueNumber, out.KeyVersion = result.ID, result.IssueNumber, result.KeyVersion
+	if !out.NothingToDo {
+		out.Run = result.Run
+	}
 	if !result.Expiry.IsZero() {
 		out.Expiry = result.Expiry.Format(time.DateOnly)
 	}
@@ -363,9 +384,10 @@ func (p *program) subject(c *cli.Context, m *manifest.Manifest) (manifest.Subjec
 // newPIN reads the PIN that the holder chose, from a file or twice at the
 // terminal without echo.
 func (p *program) newPIN(c *cli.Context) ([]byte, error) {
-	return passphrase.Source{File: c.String("pin-file")}.ReadNew(c.Context,
+	digits, err := passphrase.Source{File: c.String("pin-file")}.ReadNew(c.Context,
 		p.lang.T(msg.Of("PIN chosen by the holder: ", "本人が決めた暗証番号: ")),
 		p.lang.T(msg.Of("once more: ", "もう一度: ")))
+	return digits, pinError(err)
 }
 
 func readConsent(path string) (*consent.Signed, error) {
@@ -378,4 +400,21 @@ func readConsent(path string) (*consent.Signed, error) {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	return s, nil
+}
+
+// pinError says of an error in getting a secret that the secret is the PIN.
+func pinError(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, passphrase.ErrNoTerminal):
+		return &spoken{
+			text: msg.Of("no terminal to ask for the PIN", "暗証番号の入力を求める端末がありません"),
+			hint: msg.Of("use --pin-file", "--pin-file を使ってください")}
+	case errors.Is(err, passphrase.ErrMismatch):
+		return &spoken{
+			text: msg.Of("the two PINs are not the same", "2回の暗証番号が一致しません"),
+			hint: msg.Of("run the command again", "もう一度実行してください")}
+	}
+	return fmt.Errorf("PIN: %w", err)
 }

@@ -139,7 +139,7 @@ func (p *program) askPIN(c *cli.Context) func(context.Context, reader.PINQuestio
 		digits, err := passphrase.Source{File: c.String("pin-file")}.Read(ctx,
 			p.lang.T(msg.Of("PIN for %s: ", "%s の暗証番号: "), q.Service))
 		if err != nil {
-			return applets.PIN{}, err
+			return applets.PIN{}, pinError(err)
 		}
 		defer clear(digits)
 		return applets.NewPIN(string(digits))
@@ -195,7 +195,7 @@ func (p *program) printTap(c *cli.Context, tap *reader.Tap) error {
 	}
 	p.printf(msg.Of("authentication  %s", "認証            %s"), p.lang.T(authenticationText(tap.Authentication)))
 	p.printf(msg.Of("signature       %s", "発行者署名      %s"), p.lang.T(signatureText(tap.Signature)))
-	p.printf(msg.Of("tap             %d commands, %d bytes, %s", "通信            コマンド %d 個、%d バイト、%s"),
+	p.printf(msg.Of("tap             commands: %d, bytes: %d, time: %s", "通信            コマンド %d 個、%d バイト、%s"),
 		tap.Commands, tap.Bytes, tap.Duration.Round(10*time.Microsecond))
 	return nil
 }
