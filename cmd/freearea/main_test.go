@@ -1,12 +1,14 @@
 package main
 
 import (
+	"archive/zip"
 	"bufio"
 	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -20,6 +22,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/freearea/freearea/applets"
 	"github.com/freearea/freearea/cmd/freearea/app"
 	"github.com/freearea/freearea/examples"
 	"github.com/freearea/freearea/iso7816"
@@ -99,6 +102,8 @@ func TestScripts(t *testing.T) {
 			"field":      field,
 			"validtrace": validTrace,
 			"lines":      lines,
+			"status":     status,
+			"basecap":    baseCAP,
 		},
 	})
 }
@@ -257,6 +262,32 @@ func truncate(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(data[:len(data)/2]), 0o600))
 }
 
+// baseCAP is `basecap FILE [changed]`: it writes the base load file out, or a
+// copy of which one byte of a component differs, in a flawless archive.
+func baseCAP(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 1 || len(args) > 2 {
+		ts.Fatalf("usage: basecap FILE [changed]")
+	}
+	data := applets.BaseLoadFile()
+	in, err := zip.NewReader(bytes.NewReader(data), int64(len(data)))
+	ts.Check(err)
+	var out bytes.Buffer
+	archive := zip.NewWriter(&out)
+	for _, f := range in.File {
+		content, err := fs.ReadFile(in, f.Name)
+		ts.Check(err)
+		if len(args) == 2 && strings.HasSuffix(f.Name, "Applet.cap") {
+			content[len(content)-1] ^= 0x01
+		}
+		w, err := archive.Create(f.Name)
+		ts.Check(err)
+		_, err = w.Write(content)
+		ts.Check(err)
+	}
+	ts.Check(archive.Close())
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), out.Bytes(), 0o600))
+}
+
 // perm is `perm MODE FILE…`: the files have this mode.
 func perm(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 2 {
@@ -302,6 +333,23 @@ func validTrace(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
+// status is `status N COMMAND…`: the command ends with this exit status.
+func status(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: status N COMMAND…")
+	}
+	var code string
+	err := ts.Exec(args[1], args[2:]...)
+	if failed := new(exec.ExitError); errors.As(err, &failed) {
+		code = strconv.Itoa(failed.ExitCode())
+	} else if ts.Check(err); err == nil {
+		code = "0"
+	}
+	if code != args[0] {
+		ts.Fatalf("exit status %s, %s expected", code, args[0])
+	}
+}
+
 // lines is `lines N COMMAND…`: it runs a command that goes on until it is
 // interrupted, does so after N lines of output, and expects it to end well.
 func lines(ts *testscript.TestScript, neg bool, args []string) {
@@ -334,8 +382,8 @@ func lines(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// TestScriptsAreListed keeps the scripts' names in step with what they are
-// for: every kind of bad input has one of its own.
+// TestBadInputHasAScriptEach keeps a script from getting lost: every kind of
+// bad input has one of its own.
 func TestBadInputHasAScriptEach(t *testing.T) {
 	var have []string
 	files, err := filepath.Glob("testdata/script/*.txtar")

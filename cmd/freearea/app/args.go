@@ -44,9 +44,16 @@ func arrange(app *cli.App, args []string) ([]string, chosen) {
 				group = &global
 			}
 			*group = append(*group, arg)
-			if takesValue(flag) && !hasValue && i+1 < len(args) {
-				i++
+			if !takesValue(flag) || hasValue {
+				continue
+			}
+			if i++; i < len(args) {
 				*group = append(*group, args[i])
+				continue
+			}
+			// A value is missing: nothing that follows may be taken for it.
+			if rest = nil; isGlobal {
+				return slices.Concat(args[:1], global, last), chosen{leaf, strings.Join(path, " ")}
 			}
 			continue
 		}

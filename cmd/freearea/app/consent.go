@@ -126,6 +126,13 @@ func (p *program) consentRecord(c *cli.Context) (err error) {
 		Asked: consent.Asked{Operator: p.site.Operator, Counter: p.site.Counter},
 		Given: p.Now(), Holder: c.String("holder"), Rand: p.Rand,
 	}
+	if !slices.Contains([]consent.Method{consent.Paper, consent.Screen}, o.Method) {
+		return usagef(msg.Of("--method %s: paper or screen", "--method %s: paper または screen を指定してください"), c.String("method"))
+	}
+	// Refused before the holder is asked, not after.
+	if !slices.Contains(m.Consent.Methods, string(o.Method)) {
+		return fmt.Errorf("%s: %w: %s", path, consent.ErrMethod, o.Method)
+	}
 	switch o.Method {
 	case consent.Paper:
 		o.Format = consent.HTML
@@ -139,8 +146,6 @@ func (p *program) consentRecord(c *cli.Context) (err error) {
 		if err := p.askHolder(m, o); err != nil {
 			return err
 		}
-	default:
-		return usagef(msg.Of("--method %s: paper or screen", "--method %s: paper または screen を指定してください"), c.String("method"))
 	}
 	record, err := consent.New(m, o)
 	if err != nil {

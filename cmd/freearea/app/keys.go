@@ -147,6 +147,9 @@ func (p *program) keysAdd(c *cli.Context) (err error) {
 		return usagef(msg.Of("--kind %s: security-domain, read, issuer-signing, counter-signing or ledger",
 			"--kind %s: security-domain、read、issuer-signing、counter-signing、ledger のいずれかを指定してください"), string(kind))
 	}
+	if kind := keys.Kind(c.String("kind")); (c.IsSet("set-file") || c.IsSet("development-key")) && kind != keys.SecurityDomain && kind != keys.Read {
+		return usagef(msg.Of("--set-file and --development-key are for key sets, which --kind %s is not", "--set-file と --development-key は鍵セット用で、--kind %s には使えません"), string(kind))
+	}
 	n := file.New{Name: name, Kind: keys.Kind(c.String("kind")), Algorithm: c.String("algorithm")}
 	if v := c.Int("key-version"); v != 0 {
 		if v < 1 || v > keys.MaxVersion {
