@@ -49,8 +49,27 @@ const (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"freearea": freearea})
+	testscript.Main(tidy{m}, map[string]func(){"freearea": freearea})
 }
+
+// tidy removes what the scripts share, after the last one.
+type tidy struct{ *testing.M }
+
+func (t tidy) Run() int {
+	dir, err := os.MkdirTemp("", "freearea-counter-")
+	if err != nil {
+		fatal(err)
+	}
+	shared = dir
+	status := t.M.Run()
+	if err := os.RemoveAll(dir); err != nil {
+		fatal(err)
+	}
+	return status
+}
+
+// shared is the directory of readyCounter.
+var shared string
 
 // freearea is the program with a clock that the script sets, a keystore that
 // opens fast, and a copy of its output.
@@ -192,10 +211,7 @@ card         = "image:card.img"
 `
 
 var readyCounter = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "freearea-counter-")
-	if err != nil {
-		return "", err
-	}
+	dir := shared
 	for name, text := range map[string]string{
 		"freearea.toml": site, "form.pdf": "the scanned form\n", "passphrase": passphrase + "\n",
 	} {

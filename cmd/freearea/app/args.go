@@ -82,7 +82,7 @@ func commandNamed(list []*cli.Command, name string) *cli.Command {
 }
 
 // findFlag looks in the chosen command first, then among the global flags,
-// then in all commands, since a flag may stand before its command.
+// then in the commands that may follow, since a flag may stand before its own.
 func findFlag(app *cli.App, leaf *cli.Command, name string) (flag cli.Flag, global bool) {
 	has := func(flags []cli.Flag) cli.Flag {
 		for _, f := range flags {
@@ -100,22 +100,22 @@ func findFlag(app *cli.App, leaf *cli.Command, name string) (flag cli.Flag, glob
 	if f := has(app.Flags); f != nil {
 		return f, true
 	}
-	if leaf == nil {
-		var search func([]*cli.Command) cli.Flag
-		search = func(list []*cli.Command) cli.Flag {
-			for _, c := range list {
-				if f := has(c.Flags); f != nil {
-					return f
-				}
-				if f := search(c.Subcommands); f != nil {
-					return f
-				}
+	var search func([]*cli.Command) cli.Flag
+	search = func(list []*cli.Command) cli.Flag {
+		for _, c := range list {
+			if f := has(c.Flags); f != nil {
+				return f
 			}
-			return nil
+			if f := search(c.Subcommands); f != nil {
+				return f
+			}
 		}
-		return search(app.Commands), false
+		return nil
 	}
-	return nil, false
+	if leaf != nil {
+		return search(leaf.Subcommands), false
+	}
+	return search(app.Commands), false
 }
 
 func takesValue(f cli.Flag) bool {
