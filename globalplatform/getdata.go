@@ -221,8 +221,12 @@ func EncodeKeyInformation(list []KeyInformation) []byte {
 	return out
 }
 
-// SecureChannel is a secure channel protocol with its options.
-type SecureChannel struct{ Protocol, I byte }
+// SecureChannel is a secure channel protocol with its options, the "i"
+// parameter: one byte for SCP03, up to 14 bits for others.
+type SecureChannel struct {
+	Protocol byte
+	I        int
+}
 
 func (c SecureChannel) String() string { return fmt.Sprintf("SCP%02X i=%02X", c.Protocol, c.I) }
 
@@ -326,12 +330,12 @@ func gpArcs(oid []byte) ([]byte, bool) { return bytes.CutPrefix(oid, gpOID[:]) }
 // stand, since cards write SCP80 as 80 where ISO/IEC 8825-1 wants 8100.
 func parseSecureChannel(b []byte) (SecureChannel, bool) {
 	if len(b) == 2 {
-		return SecureChannel{b[0], b[1]}, true
+		return SecureChannel{b[0], int(b[1])}, true
 	}
 	var arcs []int
 	n := 0
 	for i, x := range b {
-		if n = n<<7 | int(x&0x7F); n > 0xFF {
+		if n = n<<7 | int(x&0x7F); n > 0x3FFF {
 			return SecureChannel{}, false
 		}
 		if x&0x80 == 0 {
@@ -340,10 +344,10 @@ func parseSecureChannel(b []byte) (SecureChannel, bool) {
 			return SecureChannel{}, false
 		}
 	}
-	if len(arcs) != 2 {
+	if len(arcs) != 2 || arcs[0] > 0xFF {
 		return SecureChannel{}, false
 	}
-	return SecureChannel{byte(arcs[0]), byte(arcs[1])}, true
+	return SecureChannel{byte(arcs[0]), arcs[1]}, true
 }
 
 // ChannelCapability is what a card can do of one secure channel protocol

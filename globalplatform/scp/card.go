@@ -234,7 +234,8 @@ func (c *CardSession) ExternalAuthenticate(cmd iso7816.Command) iso7816.Response
 // channel is aborted (AmdD 5.6).
 //
 // Ne of the result is how many bytes of response data fit once protected:
-// with Le 00 that is 248 under R-MAC and 239 under R-ENCRYPTION.
+// with Le 00 that is 248 under R-MAC and 239 under R-ENCRYPTION. Under R-MAC it
+// does not tell case 3 from case 4, since a host sends Le for the R-MAC alone.
 //
 // Without a session a command passes as it is, if it has no secure messaging
 // and no session was aborted before.

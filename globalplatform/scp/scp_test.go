@@ -317,7 +317,9 @@ func TestOpenRefuses(t *testing.T) {
 
 type sender func(iso7816.Command) iso7816.Response
 
-func (f sender) Send(_ context.Context, c iso7816.Command) (iso7816.Response, error) { return f(c), nil }
+func (f sender) Send(_ context.Context, c iso7816.Command) (iso7816.Response, error) {
+	return f(c), nil
+}
 
 func TestKeySetsThatCannotBe(t *testing.T) {
 	set := testSet(t, 16)
@@ -592,14 +594,11 @@ func TestClose(t *testing.T) {
 }
 
 func TestLostAnswerEndsSession(t *testing.T) {
-	set := testSet(t, 16)
-	l := newLoopback(t, set)
-	s := l.open(scp.CMAC, set)
-	k, err := scp.DeriveSessionKeys(set, make([]byte, 8), make([]byte, 8))
+	k, err := scp.DeriveSessionKeys(testSet(t, 16), make([]byte, 8), make([]byte, 8))
 	if err != nil {
 		t.Fatal(err)
 	}
-	s = scp.ResumeHost(removed{}, k, scp.CMAC, [16]byte{}, 1)
+	s := scp.ResumeHost(removed{}, k, scp.CMAC, [16]byte{}, 1)
 	if _, err := s.Send(t.Context(), iso7816.Command{CLA: 0x80, INS: 0xCA}); !errors.Is(err, iso7816.ErrCardRemoved) {
 		t.Fatal(err)
 	}
