@@ -240,7 +240,7 @@ func TestDelete(t *testing.T) {
 	want(t, s, cmdDelete(testPackage, false), iso7816.ErrConditions) // it has an instance
 	want(t, s, cmdInstall(instanceB, specific(8, 1, 1, flagStay)), iso7816.OK)
 	before := encodeImage(c.state)
-	want(t, s, cmdDelete(testPackage, true), iso7816.ErrConditions)  // one of them stays
+	want(t, s, cmdDelete(testPackage, true), iso7816.ErrConditions) // one of them stays
 	want(t, s, cmdDelete(instanceB, false), iso7816.ErrConditions)
 	want(t, s, cmdDelete(testModuleID, false), iso7816.ErrDataNotFound)
 	key := cmdDelete(instanceA, false)
@@ -449,7 +449,7 @@ func TestMemoryIsAccounted(t *testing.T) {
 	transmit(t, c, "00A40400")
 	resources := transmit(t, c, "80CAFF2100")
 	m := c.Memory()
-	if want := mustHex(fmt.Sprintf("FF2110" + "81020001" + "8204%08X" + "8304%08X" + "9000", m.Free(), 2<<10-100+1<<10)); !bytes.Equal(resources.Encode(), want) {
+	if want := mustHex(fmt.Sprintf("FF2110"+"81020001"+"8204%08X"+"8304%08X"+"9000", m.Free(), 2<<10-100+1<<10)); !bytes.Equal(resources.Encode(), want) {
 		t.Errorf("resources %X, want %X", resources.Encode(), want)
 	}
 	// Until nothing fits any more: each refusal leaves the card as it was.
