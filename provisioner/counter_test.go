@@ -126,6 +126,9 @@ type book struct {
 	failAt   int // which write from now on fails; 0 is none
 	after    bool
 	intended bool
+	events   int // that were written
+	cards    int // that were made for it
+	ids      int // that the library has given
 }
 
 var errDisk = errors.New("the disk is full")
@@ -144,7 +147,12 @@ func (b *book) write(f func() error) error {
 }
 
 func (b *book) Append(ctx context.Context, events ...ledger.Event) (seq int64, err error) {
-	err = b.write(func() (err error) { seq, err = b.Ledger.Append(ctx, events...); return err })
+	err = b.write(func() (err error) {
+		if seq, err = b.Ledger.Append(ctx, events...); err == nil {
+			b.events += len(events)
+		}
+		return err
+	})
 	if err == nil {
 		for _, e := range events {
 			switch e.Data.(type) {
@@ -159,7 +167,12 @@ func (b *book) Append(ctx context.Context, events ...ledger.Event) (seq int64, e
 }
 
 func (b *book) ReserveID(ctx context.Context, r ledger.Reservation) (id string, again bool, err error) {
-	err = b.write(func() (err error) { id, again, err = b.Ledger.ReserveID(ctx, r); return err })
+	err = b.write(func() (err error) {
+		if id, again, err = b.Ledger.ReserveID(ctx, r); err == nil && !again {
+			b.events++
+		}
+		return err
+	})
 	return id, again, err
 }
 
@@ -232,8 +245,6 @@ type counter struct {
 	profile emulator.Profile
 }
 
-var cards uint32
-
 type option func(*emulator.Config)
 
 func withMemory(n int) option {
@@ -243,12 +254,12 @@ func withMemory(n int) option {
 func newCounter(t testing.TB, b *book, options ...option) *counter {
 	t.Helper()
 	ctx := t.Context()
-	cards++
+	b.cards++
 	domain := must(store().SecurityDomainKeys(ctx, keys.Ref{Name: "card-manager"}, keys.MethodNone, nil))
 	defer domain.Erase()
 	cfg := emulator.Config{
 		Profile: must(emulator.LookupProfile("contactless")), Linker: oncard.Linker{}, Keys: domain,
-		IIN: []byte{0x42}, CIN: binary.BigEndian.AppendUint32(nil, cards), DiversificationData: [10]byte{9: 1},
+		IIN: []byte{0x42}, CIN: binary.BigEndian.AppendUint32(nil, uint32(b.cards)), DiversificationData: [10]byte{9: 1},
 	}
 	for _, o := range options {
 		o(&cfg)
@@ -266,14 +277,12 @@ func newCounter(t testing.TB, b *book, options ...option) *counter {
 // Card is the emulated card: the provisioner's is the wire to it.
 func (c *counter) emulated() *emulator.Card { return c.wire.Card }
 
-// ids counts the IDs that the library has given.
-var ids int
-
-func givenID() string {
+// givenID is an ID as the library's own system gives them.
+func (b *book) givenID() string {
 	for {
-		ids++
+		b.ids++
 		for digit := range 10 {
-			if id := fmt.Sprintf("%09d%d", 204500000+ids, digit); library.CheckID(id) == nil {
+			if id := fmt.Sprintf("%09d%d", 204500000+b.ids, digit); library.CheckID(id) == nil {
 				return id
 			}
 		}
@@ -289,7 +298,7 @@ func (c *counter) request(m *manifest.Manifest) provisioner.Request {
 	}
 	switch m {
 	case library:
-		r.Subject = manifest.Subject{ID: givenID(), Items: map[string]string{"category": "ADULT", "home-branch": "中央館"}, PIN: "2580"}
+		r.Subject = manifest.Subject{ID: c.book.givenID(), Items: map[string]string{"category": "ADULT", "home-branch": "中央館"}, PIN: "2580"}
 	case office:
 		r.Subject = manifest.Subject{Items: map[string]string{"area": "HQ-2F"}}
 	}
@@ -455,9 +464,6 @@ func events[T ledger.Data](t testing.TB, b *book, f ledger.Filter) []T {
 	}
 	return out
 }
-
-// count is how many events the ledger has.
-func (b *book) count(t testing.TB) int { return len(events[ledger.Data](t, b, ledger.Filter{})) }
 
 // cardRef is how the ledger names the card.
 func (c *counter) cardRef() ledger.CardRef {

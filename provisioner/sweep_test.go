@@ -236,12 +236,12 @@ func (x *torn) finish(t *testing.T) {
 // settled runs once more: nothing is left to do.
 func (x *torn) settled(t *testing.T) {
 	t.Helper()
-	written, count := x.wire.written(), x.book.count(t)
+	written, count := x.wire.written(), x.book.events
 	result, err := x.attempt(x.counter, x.request)
 	check(t, err)
-	if result.Steps != 0 || x.wire.written() != written || x.book.count(t) != count {
+	if result.Steps != 0 || x.wire.written() != written || x.book.events != count {
 		t.Errorf("a third run did %d steps, %d writes on the card, %d in the ledger",
-			result.Steps, x.wire.written()-written, x.book.count(t)-count)
+			result.Steps, x.wire.written()-written, x.book.events-count)
 	}
 }
 
@@ -268,6 +268,7 @@ func (f flow) cuts(t *testing.T, b *book) []emulator.Cut {
 func TestPowerCuts(t *testing.T) {
 	for _, f := range flows() {
 		t.Run(f.name, func(t *testing.T) {
+			t.Parallel()
 			b := newBook(t)
 			cuts := f.cuts(t, b)
 			stride := 1
@@ -299,6 +300,7 @@ func TestPowerCuts(t *testing.T) {
 func TestCrashes(t *testing.T) {
 	for _, f := range flows() {
 		t.Run(f.name, func(t *testing.T) {
+			t.Parallel()
 			b := newBook(t)
 			x := f.begin(t, b)
 			b.fail(0, false)
@@ -333,9 +335,10 @@ func TestCrashes(t *testing.T) {
 func TestRepeatedFaults(t *testing.T) {
 	for _, f := range flows() {
 		t.Run(f.name, func(t *testing.T) {
+			t.Parallel()
 			b := newBook(t)
 			cuts := f.cuts(t, b)
-			rounds := 60
+			rounds := 40
 			if testing.Short() {
 				rounds = 6
 			}
