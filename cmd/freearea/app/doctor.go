@@ -33,8 +33,8 @@ type finding struct {
 	Check  string `json:"check"` // "pcsc", "keystore", "ledger"
 	Code   string `json:"code"`
 	OK     bool   `json:"ok"`
-	Thing  string `json:"thing,omitempty"` // slot or file
-	Detail string `json:"detail,omitempty"`
+	Thing  string `json:"thing"`  // slot or file; may be empty
+	Detail string `json:"detail"` // in English, for a log; may be empty
 
 	what, todo msg.Text
 }

@@ -33,14 +33,14 @@ type reporting struct {
 	Type        string   `json:"type"` // "issue", "withdraw"
 	Service     string   `json:"service"`
 	Instance    string   `json:"instance"`
-	NothingToDo bool     `json:"nothing_to_do"`
 	DryRun      bool     `json:"dry_run"`
+	NothingToDo bool     `json:"nothing_to_do"`
 	Steps       []string `json:"steps"` // planned, or done
-	Run         string   `json:"run,omitempty"`
-	ID          string   `json:"id,omitempty"`
-	IssueNumber uint16   `json:"issue_number,omitempty"`
-	Expiry      string   `json:"expiry,omitempty"`
-	KeyVersion  byte     `json:"key_version,omitempty"`
+	Run         *string  `json:"run"`
+	ID          *string  `json:"id"`
+	IssueNumber uint16   `json:"issue_number"`
+	Expiry      *string  `json:"expiry"`
+	KeyVersion  byte     `json:"key_version"`
 }
 
 func (p *program) issueCommand() *cli.Command {
@@ -241,9 +241,9 @@ func (p *program) reconcile(c *cli.Context, pr *provisioner.Provisioner, plan fu
 	if err != nil {
 		return err
 	}
-	out.Run, out.ID, out.IssueNumber, out.KeyVersion = result.Run, result.ID, result.IssueNumber, result.KeyVersion
+	out.Run, out.ID, out.IssueNumber, out.KeyVersion = orNull(result.Run), orNull(result.ID), result.IssueNumber, result.KeyVersion
 	if !result.Expiry.IsZero() {
-		out.Expiry = result.Expiry.Format(time.DateOnly)
+		out.Expiry = orNull(result.Expiry.Format(time.DateOnly))
 	}
 	if c.Bool("json") {
 		return p.printJSON(c, out)
@@ -255,8 +255,8 @@ func (p *program) reconcile(c *cli.Context, pr *provisioner.Provisioner, plan fu
 		p.printf(msg.Of("withdrawn: %s is erased from the card", "取消完了: %s をカードから消去しました"), todo.Service)
 	default:
 		p.printf(msg.Of("issued: %s, ID %s, issue number %d", "発行完了: %s、ID %s、発行番号 %d"), todo.Service, result.ID, result.IssueNumber)
-		if out.Expiry != "" {
-			p.printf(msg.Of("valid until %s", "有効期限 %s"), out.Expiry)
+		if out.Expiry != nil {
+			p.printf(msg.Of("valid until %s", "有効期限 %s"), *out.Expiry)
 		}
 	}
 	return nil
