@@ -3,7 +3,6 @@ package applets
 import (
 	"context"
 	"crypto/aes"
-	"crypto/cipher"
 	"crypto/rand"
 	"crypto/subtle"
 	"fmt"
@@ -128,8 +127,14 @@ func (x *expressSession) open(answer []byte) ([]byte, error) {
 	}
 	iv := [aes.BlockSize]byte{0x80}
 	block.Encrypt(iv[:], iv[:])
+	// CBC by hand: crypto/cipher copies the key schedule for its mode, which
+	// costs as much as all of these blocks.
 	plain := make([]byte, n)
-	cipher.NewCBCDecrypter(block, iv[:]).CryptBlocks(plain, answer[:n])
+	for at, previous := 0, iv[:]; at < n; at += aes.BlockSize {
+		block.Decrypt(plain[at:], answer[at:])
+		subtle.XORBytes(plain[at:], plain[at:at+aes.BlockSize], previous)
+		previous = answer[at : at+aes.BlockSize]
+	}
 	for n--; n >= 0 && plain[n] == 0; n-- {
 	}
 	if n <= 0 || plain[n] != 0x80 || len(plain)-n > aes.BlockSize {

@@ -274,7 +274,11 @@ func (p *base) open(ctx context.Context, card iso7816.Card, req ReadRequest) (*t
 		t.reading.Authentication = MutualEncrypted
 	}
 	if req.Standard {
-		return t, t.standard(ctx, set, req)
+		if err := t.standard(ctx, set, req); err != nil {
+			t.close()
+			return nil, err
+		}
+		return t, nil
 	}
 	var data []byte
 	if t.express, data, err = express(ctx, card, &info, set, level, req.Rand); err != nil {

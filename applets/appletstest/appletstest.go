@@ -80,6 +80,7 @@ func Run(t *testing.T, cfg Config) {
 		{"ReadBack", readBack},
 		{"TapCost", tapCost},
 		{"OverTheAir", overTheAir},
+		{"Tampered", tampered},
 		{"KeyVersions", keyVersions},
 		{"Levels", levels},
 		{"LongItems", longItems},
@@ -645,6 +646,44 @@ func overTheAir(s *suite) {
 			}
 		})
 	}
+}
+
+// tamper changes a bit of one answer, on its way to the terminal.
+type tamper struct {
+	iso7816.Card
+	answer, bit int
+	sent        int
+}
+
+func (c *tamper) Transmit(ctx context.Context, command []byte) ([]byte, error) {
+	response, err := c.Card.Transmit(ctx, command)
+	if c.sent++; c.sent-1 == c.answer && err == nil && len(response) > 2 {
+		response = bytes.Clone(response)
+		response[c.bit/8%(len(response)-2)] ^= 1 << (c.bit % 8)
+	}
+	return response, err
+}
+
+// tampered: what the card did not prove is not used, whichever answer it is.
+func tampered(s *suite) {
+	s.eachSecured(func(x *subject) {
+		rec := &recorder{Card: x.card}
+		if _, err := x.read(rec, x.request()); err != nil {
+			x.Fatal(err)
+		}
+		for answer := 1; answer < len(rec.responses); answer++ {
+			for bit := 0; bit < 8*(len(rec.responses[answer])-2); bit += 5 {
+				got, err := x.read(&tamper{Card: x.card, answer: answer, bit: bit}, x.request())
+				if !errors.Is(err, applets.ErrCardProof) || got != nil {
+					x.Fatalf("bit %d of answer %d changed: %+v, %v", bit, answer, got, err)
+				}
+			}
+		}
+		// A challenge that is not the card's.
+		if _, err := x.read(&tamper{Card: x.card, answer: 0, bit: 8 * 30}, x.request()); err == nil {
+			x.Error("read with a changed SELECT answer")
+		}
+	})
 }
 
 func keyVersions(s *suite) {

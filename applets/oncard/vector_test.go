@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"io"
+	"slices"
 	"testing"
 
 	"github.com/freearea/freearea/applets"
@@ -18,6 +20,7 @@ type memory struct {
 	objects [][]byte
 	random  io.Reader
 	state   byte
+	events  []string // what happened to the PIN object
 }
 
 func (m *memory) AID() iso7816.AID { return iso7816.MustAID("F0465245454152454101") }
@@ -25,22 +28,30 @@ func (m *memory) Alloc(n int) (card.Handle, error) {
 	m.objects = append(m.objects, make([]byte, n))
 	return card.Handle(len(m.objects) - 1), nil
 }
-func (m *memory) Free(card.Handle) error               { return errors.ErrUnsupported }
-func (m *memory) Size(h card.Handle) int               { return len(m.objects[h]) }
-func (m *memory) Read(h card.Handle, at int, p []byte) { copy(p, m.objects[h][at:at+len(p)]) }
+func (m *memory) Free(card.Handle) error { return errors.ErrUnsupported }
+func (m *memory) Size(h card.Handle) int { return len(m.objects[h]) }
+func (m *memory) Read(h card.Handle, at int, p []byte) {
+	copy(p, m.objects[h][at:at+len(p)])
+	if h == objPIN && at+len(p) > pinBlock {
+		m.events = append(m.events, "compare")
+	}
+}
 func (m *memory) Write(h card.Handle, at int, p []byte) error {
 	copy(m.objects[h][at:at+len(p)], p)
 	return nil
 }
 func (m *memory) WriteNonAtomic(h card.Handle, at int, p []byte) error { return m.Write(h, at, p) }
-func (m *memory) WriteOutside(h card.Handle, at int, p []byte) error   { return m.Write(h, at, p) }
-func (m *memory) Begin() error                                         { return nil }
-func (m *memory) Commit() error                                        { return nil }
-func (m *memory) Abort()                                               {}
-func (m *memory) Transient(n int, _ card.ClearEvent) ([]byte, error)   { return make([]byte, n), nil }
-func (m *memory) Random() io.Reader                                    { return m.random }
-func (m *memory) LifeCycle() byte                                      { return m.state }
-func (m *memory) SetLifeCycle(s byte) error                            { m.state = s; return nil }
+func (m *memory) WriteOutside(h card.Handle, at int, p []byte) error {
+	m.events = append(m.events, fmt.Sprintf("outside %d = %d", at, p))
+	return m.Write(h, at, p)
+}
+func (m *memory) Begin() error                                       { return nil }
+func (m *memory) Commit() error                                      { return nil }
+func (m *memory) Abort()                                             {}
+func (m *memory) Transient(n int, _ card.ClearEvent) ([]byte, error) { return make([]byte, n), nil }
+func (m *memory) Random() io.Reader                                  { return m.random }
+func (m *memory) LifeCycle() byte                                    { return m.state }
+func (m *memory) SetLifeCycle(s byte) error                          { m.state = s; return nil }
 
 func count(first byte, n int) []byte {
 	b := make([]byte, n)
@@ -91,6 +102,31 @@ func TestExpressVector(t *testing.T) {
 			}
 		} else if r.SW != iso7816.OK || !bytes.Equal(r.Data, want) {
 			t.Errorf("answers % X, %v; want % X", r.Data, r.SW, want)
+		}
+	}
+}
+
+// The try is counted down, outside of any transaction, before the reference
+// value is so much as read.
+func TestTryCountedFirst(t *testing.T) {
+	for _, c := range []struct {
+		digits string
+		want   []string
+	}{
+		{"1234", []string{"outside 0 = [2]", "compare", "outside 0 = [3]"}},
+		{"9999", []string{"outside 0 = [2]", "compare"}},
+	} {
+		m := &memory{objects: make([][]byte, objPIN+1)}
+		m.objects[objSlot1] = make([]byte, slotKeys)
+		m.objects[objPIN] = append([]byte{3, 3, 0}, "1234\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF"...)
+		a := &application{card: m, typ: applets.TypeD, pin: true, volatile: make([]byte, volSize)}
+		block := append([]byte(c.digits), bytes.Repeat([]byte{0xFF}, 8)...)
+		r := a.verify(objSlot1, iso7816.Command{P2: 1, Data: block, Ne: 239})
+		if !slices.Equal(m.events, c.want) {
+			t.Errorf("VERIFY %s: %v and %q, want %q", c.digits, r.SW, m.events, c.want)
+		}
+		if open := a.volatile[volVerified] == 1; open != (c.digits == "1234") {
+			t.Errorf("VERIFY %s: open %v", c.digits, open)
 		}
 	}
 }

@@ -32,13 +32,13 @@ func (p *program) slotsCommand() *cli.Command {
 
 // slotListing is one line of `slots --json`.
 type slotListing struct {
-	V           int    `json:"v"`
-	Type        string `json:"type"`
-	Slot        string `json:"slot"`
-	CardPresent bool   `json:"card_present"`
-	ATR         string `json:"atr,omitempty"`
-	InUse       bool   `json:"in_use"`
-	Mute        bool   `json:"mute"`
+	V           int     `json:"v"`
+	Type        string  `json:"type"`
+	Slot        string  `json:"slot"`
+	CardPresent bool    `json:"card_present"`
+	ATR         *string `json:"atr"`
+	InUse       bool    `json:"in_use"`
+	Mute        bool    `json:"mute"`
 }
 
 func (p *program) slots(c *cli.Context) error {
@@ -52,7 +52,7 @@ func (p *program) slots(c *cli.Context) error {
 	if c.Bool("json") {
 		enc := json.NewEncoder(p.Stdout)
 		for _, s := range list {
-			if err := enc.Encode(slotListing{1, "slot", s.Slot, s.CardPresent, hexUpper(s.ATR), s.InUse, s.Mute}); err != nil {
+			if err := enc.Encode(slotListing{1, "slot", s.Slot, s.CardPresent, orNull(hexUpper(s.ATR)), s.InUse, s.Mute}); err != nil {
 				return err
 			}
 		}
@@ -102,25 +102,45 @@ func (p *program) cardCommand() *cli.Command {
 	})
 }
 
-// cardListing is what `card show --json` prints.
+// cardListing is what `card show --json` prints; docs/json.md describes it.
 type cardListing struct {
 	V            int           `json:"v"`
 	Type         string        `json:"type"`
-	ATR          string        `json:"atr,omitempty"`
-	IIN          string        `json:"iin,omitempty"`
-	CIN          string        `json:"cin,omitempty"`
-	State        string        `json:"state,omitempty"` // of the card; registry only
-	Registry     bool          `json:"registry"`        // read through a secure channel
+	ATR          *string       `json:"atr"`
+	IIN          *string       `json:"iin"`
+	CIN          *string       `json:"cin"`
+	Registry     bool          `json:"registry"` // read through a secure channel
+	State        *string       `json:"state"`    // of the card; registry only
 	Applications []listedEntry `json:"applications"`
-	LoadFiles    []listedEntry `json:"load_files,omitempty"`
+	LoadFiles    []listedFile  `json:"load_files"`
 }
 
 type listedEntry struct {
-	AID      string        `json:"aid"`
-	Name     string        `json:"name,omitempty"`
-	State    string        `json:"state,omitempty"`
-	LoadFile string        `json:"load_file,omitempty"`
-	Modules  []listedEntry `json:"modules,omitempty"`
+	AID      string  `json:"aid"`
+	Name     *string `json:"name"` // for people
+	State    *string `json:"state"`
+	LoadFile *string `json:"load_file"`
+}
+
+type listedFile struct {
+	AID     string        `json:"aid"`
+	Name    *string       `json:"name"`
+	Modules []listedEntry `json:"modules"`
+}
+
+// orNull is a text that may not be known: nil where it is empty.
+func orNull(s string) *string {
+	if s == "" {
+		return nil
+	}
+	return &s
+}
+
+func orEmpty(s *string) string {
+	if s == nil {
+		return ""
+	}
+	return *s
 }
 
 func (p *program) cardShow(c *cli.Context) (err error) {
@@ -167,9 +187,9 @@ func (p *program) cardShow(c *cli.Context) (err error) {
 		return err
 	}
 	defer closing(&err, closeCard)
-	out := cardListing{V: 1, Type: "card", Registry: withKeys, Applications: []listedEntry{}}
+	out := cardListing{V: 1, Type: "card", Registry: withKeys, Applications: []listedEntry{}, LoadFiles: []listedFile{}}
 	if a, ok := card.(iso7816.AnswerToReset); ok {
-		out.ATR = hexUpper(a.ATR())
+		out.ATR = orNull(hexUpper(a.ATR()))
 	}
 	if withKeys {
 		pr.Card = card
@@ -189,17 +209,18 @@ func (p *program) cardShow(c *cli.Context) (err error) {
 }
 
 func (p *program) listRegistry(out *cardListing, s *provisioner.Session, names map[iso7816.AID]msg.Text) {
-	out.IIN, out.CIN = hexUpper(s.IIN), hexUpper(s.CIN)
-	out.State = cardState(s.Domain.State)
+	name := func(aid iso7816.AID) *string { return orNull(p.lang.T(names[aid])) }
+	out.IIN, out.CIN = orNull(hexUpper(s.IIN)), orNull(hexUpper(s.CIN))
+	out.State = orNull(cardState(s.Domain.State))
 	for _, e := range s.Applications {
 		out.Applications = append(out.Applications, listedEntry{
-			AID: e.AID.String(), Name: p.lang.T(names[e.AID]), State: applicationState(e.State), LoadFile: e.LoadFile.String(),
+			AID: e.AID.String(), Name: name(e.AID), State: orNull(applicationState(e)), LoadFile: orNull(e.LoadFile.String()),
 		})
 	}
 	for _, e := range s.LoadFiles {
-		l := listedEntry{AID: e.AID.String(), Name: p.lang.T(names[e.AID])}
+		l := listedFile{AID: e.AID.String(), Name: name(e.AID), Modules: []listedEntry{}}
 		for _, m := range e.Modules {
-			l.Modules = append(l.Modules, listedEntry{AID: m.String(), Name: p.lang.T(names[m])})
+			l.Modules = append(l.Modules, listedEntry{AID: m.String(), Name: name(m)})
 		}
 		out.LoadFiles = append(out.LoadFiles, l)
 	}
@@ -217,10 +238,10 @@ func (p *program) listPublic(c *cli.Context, out *cardListing, card iso7816.Card
 		return fmt.Errorf("select the security domain %v: %w", profile.SecurityDomain, err)
 	}
 	if iin, err := globalplatform.IIN(ctx, plain); err == nil {
-		out.IIN = hexUpper(iin)
+		out.IIN = orNull(hexUpper(iin))
 	}
 	if cin, err := globalplatform.CIN(ctx, plain); err == nil {
-		out.CIN = hexUpper(cin)
+		out.CIN = orNull(hexUpper(cin))
 	}
 	for _, aid := range sortedAIDs(names) {
 		_, err := globalplatform.Select(ctx, plain, aid)
@@ -230,29 +251,29 @@ func (p *program) listPublic(c *cli.Context, out *cardListing, card iso7816.Card
 		if err != nil {
 			return err
 		}
-		out.Applications = append(out.Applications, listedEntry{AID: aid.String(), Name: p.lang.T(names[aid])})
+		out.Applications = append(out.Applications, listedEntry{AID: aid.String(), Name: orNull(p.lang.T(names[aid]))})
 	}
 	return nil
 }
 
 func (p *program) printCard(out cardListing) error {
 	var head, applications, files table
-	row := func(t msg.Text, value string) {
-		if value != "" {
-			head.row(p.lang.T(t), value)
+	row := func(t msg.Text, value *string) {
+		if value != nil {
+			head.row(p.lang.T(t), *value)
 		}
 	}
 	row(msg.Of("answer to reset", "リセット応答(ATR)"), out.ATR)
 	row(msg.Of("issuer (IIN)", "発行者番号(IIN)"), out.IIN)
 	row(msg.Of("card (CIN)", "カード識別番号(CIN)"), out.CIN)
-	row(msg.Of("state", "状態"), p.lang.T(stateText(out.State)))
+	row(msg.Of("state", "状態"), p.stateText(out.State))
 	for _, e := range out.Applications {
-		applications.row(e.AID, e.Name, p.lang.T(stateText(e.State)))
+		applications.row(e.AID, orEmpty(e.Name), orEmpty(p.stateText(e.State)))
 	}
 	for _, e := range out.LoadFiles {
-		files.row(e.AID, e.Name)
+		files.row(e.AID, orEmpty(e.Name))
 		for _, m := range e.Modules {
-			files.row("  "+m.AID, m.Name)
+			files.row("  "+m.AID, orEmpty(m.Name))
 		}
 	}
 	if err := head.write(p.Stdout, ""); err != nil {
@@ -266,7 +287,7 @@ func (p *program) printCard(out cardListing) error {
 	return files.write(p.Stdout, "  ")
 }
 
-// cardState names a card's life cycle state for machines.
+// cardState names a card's life cycle state (GPCS table 11-6).
 func cardState(state byte) string {
 	switch state {
 	case globalplatform.CardOPReady:
@@ -283,44 +304,38 @@ func cardState(state byte) string {
 	return fmt.Sprintf("%02X", state)
 }
 
-// applicationState names an application's life cycle state for machines.
-func applicationState(state byte) string {
+// applicationState names an application's life cycle state (GPCS table 11-4).
+func applicationState(e globalplatform.RegistryEntry) string {
 	switch {
-	case state&globalplatform.StateLocked != 0:
+	case e.Locked():
 		return "locked"
-	case state == globalplatform.StateInstalled:
+	case e.State == globalplatform.StateInstalled:
 		return "installed"
-	case state == globalplatform.StateSelectable:
+	case e.State == globalplatform.StateSelectable:
 		return "selectable"
-	case state == globalplatform.StatePersonalized:
+	case e.State == globalplatform.StatePersonalized:
 		return "personalized"
 	}
-	return fmt.Sprintf("%02X", state)
+	return fmt.Sprintf("%02X", e.State)
 }
 
-// stateText says to people what a state means.
-func stateText(state string) msg.Text {
-	switch state {
-	case "op-ready":
-		return msg.Of("OP_READY: not yet given to anybody", "OP_READY(発行前)")
-	case "initialized":
-		return msg.Of("INITIALIZED: not yet given to anybody", "INITIALIZED(発行前)")
-	case "secured":
-		return msg.Of("SECURED: in use", "SECURED(運用中)")
-	case "card-locked":
-		return msg.Of("CARD_LOCKED: suspended by its issuer", "CARD_LOCKED(一時停止)")
-	case "terminated":
-		return msg.Of("TERMINATED: out of use for good", "TERMINATED(廃止)")
-	case "locked":
-		return msg.Of("suspended", "一時停止")
-	case "installed":
-		return msg.Of("installed", "登録のみ")
-	case "selectable":
-		return msg.Of("selectable", "選択可能")
-	case "personalized":
-		return msg.Of("personalised", "書込み済み")
+// stateText words a state for people.
+func (p *program) stateText(state *string) *string {
+	texts := map[string]msg.Text{
+		"op-ready":     msg.Of("OP_READY: not yet given to anybody", "OP_READY(発行前)"),
+		"initialized":  msg.Of("INITIALIZED: not yet given to anybody", "INITIALIZED(発行前)"),
+		"secured":      msg.Of("SECURED: in use", "SECURED(運用中)"),
+		"card-locked":  msg.Of("CARD_LOCKED: suspended by its issuer", "CARD_LOCKED(一時停止)"),
+		"terminated":   msg.Of("TERMINATED: out of use for good", "TERMINATED(廃止)"),
+		"installed":    msg.Of("installed", "登録のみ"),
+		"selectable":   msg.Of("selectable", "選択可能"),
+		"personalized": msg.Of("personalised", "書込み済み"),
+		"locked":       msg.Of("suspended", "一時停止"),
 	}
-	return msg.Text{EN: state, JA: state}
+	if t, ok := texts[orEmpty(state)]; ok {
+		return orNull(p.lang.T(t))
+	}
+	return state
 }
 
 // wellKnown names what may be on a card without any manifest.

@@ -305,12 +305,12 @@ func (d *demonstration) issueAll(services []demoService, card string) error {
 		if err := json.Unmarshal([]byte(out), &done); err != nil {
 			return fmt.Errorf("freearea issue --json printed %q: %w", out, err)
 		}
-		s.Issued = done.ID
+		s.Issued = orEmpty(done.ID)
 		var steps []string
 		for _, name := range done.Steps {
 			steps = append(steps, d.lang.T(stepText(provisioner.StepName(name))))
 		}
-		d.say(msg.Of("    issued: ID %s, valid until %s (%s)", "    発行: ID %s、有効期限 %s(%s)"), done.ID, done.Expiry, strings.Join(steps, ", "))
+		d.say(msg.Of("    issued: ID %s, valid until %s (%s)", "    発行: ID %s、有効期限 %s(%s)"), s.Issued, orEmpty(done.Expiry), strings.Join(steps, ", "))
 	}
 	return nil
 }

@@ -34,14 +34,14 @@ type reporting struct {
 	Type        string   `json:"type"` // "issue", "withdraw"
 	Service     string   `json:"service"`
 	Instance    string   `json:"instance"`
-	NothingToDo bool     `json:"nothing_to_do"`
 	DryRun      bool     `json:"dry_run"`
+	NothingToDo bool     `json:"nothing_to_do"`
 	Steps       []string `json:"steps"` // planned, or done
-	Run         string   `json:"run,omitempty"`
-	ID          string   `json:"id,omitempty"`
-	IssueNumber uint16   `json:"issue_number,omitempty"`
-	Expiry      string   `json:"expiry,omitempty"`
-	KeyVersion  byte     `json:"key_version,omitempty"`
+	Run         *string  `json:"run"`
+	ID          *string  `json:"id"`
+	IssueNumber uint16   `json:"issue_number"`
+	Expiry      *string  `json:"expiry"`
+	KeyVersion  byte     `json:"key_version"`
 }
 
 func (p *program) issueCommand() *cli.Command {
@@ -209,18 +209,21 @@ func (p *program) provisioner(c *cli.Context, store keys.Store, book *ledger.Led
 	if err != nil {
 		return nil, err
 	}
-	return &provisioner.Provisioner{
+	pr := &provisioner.Provisioner{
 		CardProfile:        profile,
 		Profiles:           p.Profiles,
 		Keys:               store,
 		SecurityDomainKey:  keys.Ref{Name: p.site.Keys.SecurityDomain},
 		Diversification:    p.site.Keys.Diversification,
 		LedgerKey:          keys.Ref{Name: p.site.Keys.Ledger},
-		Ledger:             book,
 		Actor:              p.actor(),
 		RetryAfterFailures: c.Bool("retry-after-failures"),
 		Rand:               p.Rand,
-	}, nil
+	}
+	if book != nil {
+		pr.Ledger = book
+	}
+	return pr, nil
 }
 
 // reconcile opens the card, shows the plan, carries it out and says what came
@@ -261,12 +264,12 @@ func (p *program) reconcile(c *cli.Context, pr *provisioner.Provisioner, plan fu
 	if err != nil {
 		return err
 	}
-	out.ID, out.IssueNumber, out.KeyVersion = result.ID, result.IssueNumber, result.KeyVersion
+	out.ID, out.IssueNumber, out.KeyVersion = orNull(result.ID), result.IssueNumber, result.KeyVersion
 	if !out.NothingToDo {
-		out.Run = result.Run
+		out.Run = orNull(result.Run)
 	}
 	if !result.Expiry.IsZero() {
-		out.Expiry = result.Expiry.Format(time.DateOnly)
+		out.Expiry = orNull(result.Expiry.Format(time.DateOnly))
 	}
 	if c.Bool("json") {
 		return p.printJSON(c, out)
@@ -278,8 +281,8 @@ func (p *program) reconcile(c *cli.Context, pr *provisioner.Provisioner, plan fu
 		p.printf(msg.Of("withdrawn: %s is erased from the card", "取消完了: %s をカードから消去しました"), todo.Service)
 	default:
 		p.printf(msg.Of("issued: %s, ID %s, issue number %d", "発行完了: %s、ID %s、発行番号 %d"), todo.Service, result.ID, result.IssueNumber)
-		if out.Expiry != "" {
-			p.printf(msg.Of("valid until %s", "有効期限 %s"), out.Expiry)
+		if out.Expiry != nil {
+			p.printf(msg.Of("valid until %s", "有効期限 %s"), *out.Expiry)
 		}
 	}
 	return nil

@@ -234,19 +234,22 @@ func readSet(path string) (set keys.Set, err error) {
 	return set, lines.Err()
 }
 
+// jsonTime is how machine output writes times, in UTC.
+const jsonTime = "2006-01-02T15:04:05.000Z"
+
 // keyListing is one line of `keys list --json`.
 type keyListing struct {
-	V           int        `json:"v"`
-	Type        string     `json:"type"`
-	Name        string     `json:"name"`
-	Kind        keys.Kind  `json:"kind"`
-	Version     byte       `json:"version"`
-	Algorithm   string     `json:"algorithm"`
-	Check       string     `json:"check"`
-	Created     time.Time  `json:"created"`
-	Retired     *time.Time `json:"retired,omitempty"`
-	Public      bool       `json:"public_only"`
-	Development bool       `json:"development"`
+	V           int       `json:"v"`
+	Type        string    `json:"type"`
+	Name        string    `json:"name"`
+	Kind        keys.Kind `json:"kind"`
+	Version     byte      `json:"version"`
+	Algorithm   string    `json:"algorithm"`
+	Check       string    `json:"check"`
+	Created     string    `json:"created"`
+	Retired     *string   `json:"retired"`
+	Public      bool      `json:"public_only"`
+	Development bool      `json:"development"`
 }
 
 func (p *program) keysList(c *cli.Context) (err error) {
@@ -265,9 +268,9 @@ func (p *program) keysList(c *cli.Context) (err error) {
 	if c.Bool("json") {
 		enc := json.NewEncoder(p.Stdout)
 		for _, e := range entries {
-			l := keyListing{1, "key", e.Name, e.Kind, e.Version, e.Algorithm, e.Check, e.Created, nil, e.Public, e.Development}
+			l := keyListing{1, "key", e.Name, e.Kind, e.Version, e.Algorithm, e.Check, e.Created.UTC().Format(jsonTime), nil, e.Public, e.Development}
 			if !e.Retired.IsZero() {
-				l.Retired = &e.Retired
+				l.Retired = orNull(e.Retired.UTC().Format(jsonTime))
 			}
 			if err := enc.Encode(l); err != nil {
 				return err
