@@ -164,20 +164,17 @@ func (p *program) cardShow(c *cli.Context) (err error) {
 		if err != nil {
 			return err
 		}
-		defer closing(&err, store.Close)
-		book, openErr := p.openLedger(ctx, false)
-		switch {
-		case openErr == nil:
-			defer closing(&err, book.Close)
-		case errors.Is(openErr, fs.ErrNotExist):
-			book = nil // nothing has been recorded of any card yet
-		default:
-			return openErr
+		o := &office{keys: store}
+		defer closing(&err, o.Close)
+		// Without a ledger nothing has been recorded of any card yet.
+		if o.ledger, err = p.openLedger(ctx, false); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
 		}
-		if pr, err = p.provisioner(c, store, book); err != nil {
+		if pr, err = p.provisioner(c, o); err != nil {
 			return err
 		}
 	}
+
 	mode := iso7816.Shared
 	if withKeys {
 		mode = iso7816.Exclusive

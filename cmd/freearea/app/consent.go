@@ -237,24 +237,19 @@ func (p *program) consentVerify(c *cli.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	store, err := p.openKeystore(ctx, c)
+	office, err := p.openOffice(ctx, c)
 	if err != nil {
 		return err
 	}
-	defer closing(&err, store.Close)
-	public, err := store.PublicKey(ctx, signed.Key.Ref())
+	defer closing(&err, office.Close)
+	public, err := office.keys.PublicKey(ctx, signed.Key.Ref())
 	if err != nil {
 		return fmt.Errorf("key %q that signed the consent: %w", signed.Key.Name, err)
 	}
 	if err := signed.Verify(public); err != nil {
 		return fmt.Errorf("%s: %w", c.Args().First(), err)
 	}
-	book, err := p.openLedger(ctx, false)
-	if err != nil {
-		return err
-	}
-	defer closing(&err, book.Close)
-	state, err := book.Consent(ctx, signed.Record.ID)
+	state, err := office.ledger.Consent(ctx, signed.Record.ID)
 	if err != nil {
 		return err
 	}
@@ -298,21 +293,16 @@ func (p *program) consentWithdraw(c *cli.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	store, err := p.openKeystore(ctx, c)
+	office, err := p.openOffice(ctx, c)
 	if err != nil {
 		return err
 	}
-	defer closing(&err, store.Close)
-	book, err := p.openLedger(ctx, false)
-	if err != nil {
-		return err
-	}
-	defer closing(&err, book.Close)
+	defer closing(&err, office.Close)
 	w, err := consent.NewWithdrawal(signed, consent.Asked{Operator: p.site.Operator, Counter: p.site.Counter}, p.Now())
 	if err != nil {
 		return err
 	}
-	back, err := consent.SignWithdrawal(ctx, store, keys.Ref{Name: p.site.Keys.Counter}, w)
+	back, err := consent.SignWithdrawal(ctx, office.keys, keys.Ref{Name: p.site.Keys.Counter}, w)
 	if err != nil {
 		return err
 	}
@@ -321,7 +311,7 @@ func (p *program) consentWithdraw(c *cli.Context) (err error) {
 			return err
 		}
 	}
-	if _, err := book.Append(ctx, ledger.Event{Actor: p.actor(), Data: ledger.ConsentWithdrawn{Consent: signed.Record.ID, Signed: back.Encode()}}); err != nil {
+	if _, err := office.ledger.Append(ctx, ledger.Event{Actor: p.actor(), Data: ledger.ConsentWithdrawn{Consent: signed.Record.ID, Signed: back.Encode()}}); err != nil {
 		return err
 	}
 	p.printf(msg.Of("withdrawn: consent %s; now erase %s from the card with `freearea withdraw`", "撤回を記録しました: 同意 %s。続いて `freearea withdraw` でカードの %s を消去してください"),

@@ -19,7 +19,6 @@ import (
 	"github.com/freearea/freearea/globalplatform"
 	"github.com/freearea/freearea/iso7816"
 	"github.com/freearea/freearea/keys"
-	"github.com/freearea/freearea/ledger"
 	"github.com/freearea/freearea/manifest"
 	"github.com/freearea/freearea/provisioner"
 )
@@ -131,23 +130,18 @@ func (p *program) issue(c *cli.Context) (err error) {
 	if request.LoadFile, err = m.OpenLoadFile(); err != nil {
 		return err
 	}
-	store, err := p.openKeystore(ctx, c)
+	office, err := p.openOffice(ctx, c)
 	if err != nil {
 		return err
 	}
-	defer closing(&err, store.Close)
-	if request.CounterKey, err = store.PublicKey(ctx, keys.Ref{Name: signed.Key.Name, Version: signed.Key.Version}); err != nil {
+	defer closing(&err, office.Close)
+	if request.CounterKey, err = office.keys.PublicKey(ctx, keys.Ref{Name: signed.Key.Name, Version: signed.Key.Version}); err != nil {
 		return fmt.Errorf("key %q that signed the consent: %w", signed.Key.Name, err)
 	}
 	if err := signed.Covers(request.CounterKey, m, m.SubjectItems(request.Subject), request.Now); err != nil {
 		return about(c.String("consent"), err)
 	}
-	book, err := p.openLedger(ctx, false)
-	if err != nil {
-		return err
-	}
-	defer closing(&err, book.Close)
-	pr, err := p.provisioner(c, store, book)
+	pr, err := p.provisioner(c, office)
 	if err != nil {
 		return err
 	}
@@ -186,17 +180,12 @@ func (p *program) withdraw(c *cli.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	store, err := p.openKeystore(ctx, c)
+	office, err := p.openOffice(ctx, c)
 	if err != nil {
 		return err
 	}
-	defer closing(&err, store.Close)
-	book, err := p.openLedger(ctx, false)
-	if err != nil {
-		return err
-	}
-	defer closing(&err, book.Close)
-	pr, err := p.provisioner(c, store, book)
+	defer closing(&err, office.Close)
+	pr, err := p.provisioner(c, office)
 	if err != nil {
 		return err
 	}
@@ -204,7 +193,7 @@ func (p *program) withdraw(c *cli.Context) (err error) {
 }
 
 // provisioner wires one for the site's counter; the card comes later.
-func (p *program) provisioner(c *cli.Context, store keys.Store, book *ledger.Ledger) (*provisioner.Provisioner, error) {
+func (p *program) provisioner(c *cli.Context, o *office) (*provisioner.Provisioner, error) {
 	profile, err := globalplatform.LookupCardProfile(p.site.CardProfile)
 	if err != nil {
 		return nil, err
@@ -212,7 +201,7 @@ func (p *program) provisioner(c *cli.Context, store keys.Store, book *ledger.Led
 	pr := &provisioner.Provisioner{
 		CardProfile:        profile,
 		Profiles:           p.Profiles,
-		Keys:               store,
+		Keys:               o.keys,
 		SecurityDomainKey:  keys.Ref{Name: p.site.Keys.SecurityDomain},
 		Diversification:    p.site.Keys.Diversification,
 		LedgerKey:          keys.Ref{Name: p.site.Keys.Ledger},
@@ -220,8 +209,8 @@ func (p *program) provisioner(c *cli.Context, store keys.Store, book *ledger.Led
 		RetryAfterFailures: c.Bool("retry-after-failures"),
 		Rand:               p.Rand,
 	}
-	if book != nil {
-		pr.Ledger = book
+	if o.ledger != nil {
+		pr.Ledger = o.ledger
 	}
 	return pr, nil
 }

@@ -80,6 +80,34 @@ func (p *program) openLedger(ctx context.Context, create bool) (*ledger.Ledger, 
 	return book, err
 }
 
+// office is what a counter works with: the site's keystore and ledger, open.
+type office struct {
+	keys   *file.Store
+	ledger *ledger.Ledger // nil where there is none yet
+}
+
+// openOffice opens both. The ledger must be there.
+func (p *program) openOffice(ctx context.Context, c *cli.Context) (*office, error) {
+	store, err := p.openKeystore(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	book, err := p.openLedger(ctx, false)
+	if err != nil {
+		return nil, errors.Join(err, store.Close())
+	}
+	return &office{store, book}, nil
+}
+
+// Close closes both.
+func (o *office) Close() error {
+	err := o.keys.Close()
+	if o.ledger != nil {
+		err = errors.Join(err, o.ledger.Close())
+	}
+	return err
+}
+
 func (p *program) actor() ledger.Actor {
 	return ledger.Actor{Operator: p.site.Operator, Counter: p.site.Counter}
 }
