@@ -357,7 +357,7 @@ func (c *Card) Transmit(ctx context.Context, command []byte) ([]byte, error) {
 	if lost {
 		c.losePower()
 	} else {
-		c.rollback() // nothing should be open here
+		c.rollback() // nothing is open here, unless something above is wrong
 	}
 	if c.counting {
 		c.counts = append(c.counts, c.writes)
@@ -379,10 +379,7 @@ func (c *Card) Transmit(ctx context.Context, command []byte) ([]byte, error) {
 // it.
 func (c *Card) execute(command []byte) (r iso7816.Response) {
 	defer func() {
-		if e := recover(); e != nil {
-			if _, ok := e.(powerLoss); !ok {
-				c.rollback()
-			}
+		if recover() != nil {
 			r = refuse(iso7816.ErrUnknown)
 		}
 	}()

@@ -237,10 +237,10 @@ func TestInstall(t *testing.T) {
 func TestDelete(t *testing.T) {
 	c := withInstance(t)
 	s := authenticate(t, c, scp.CMAC)
+	want(t, s, cmdDelete(testPackage, false), iso7816.ErrConditions) // it has an instance
 	want(t, s, cmdInstall(instanceB, specific(8, 1, 1, flagStay)), iso7816.OK)
 	before := encodeImage(c.state)
-	want(t, s, cmdDelete(testPackage, false), iso7816.ErrConditions) // it has instances
-	want(t, s, cmdDelete(testPackage, true), iso7816.ErrConditions)  // one of them stays
+	want(t, s, cmdDelete(testPackage, true), iso7816.ErrConditions) // one of them stays
 	want(t, s, cmdDelete(instanceB, false), iso7816.ErrConditions)
 	want(t, s, cmdDelete(testModuleID, false), iso7816.ErrDataNotFound)
 	key := cmdDelete(instanceA, false)
@@ -449,7 +449,7 @@ func TestMemoryIsAccounted(t *testing.T) {
 	transmit(t, c, "00A40400")
 	resources := transmit(t, c, "80CAFF2100")
 	m := c.Memory()
-	if want := mustHex(fmt.Sprintf("FF2110" + "81020001" + "8204%08X" + "8304%08X" + "9000", m.Free(), 2<<10-100+1<<10)); !bytes.Equal(resources.Encode(), want) {
+	if want := mustHex(fmt.Sprintf("FF2110"+"81020001"+"8204%08X"+"8304%08X"+"9000", m.Free(), 2<<10-100+1<<10)); !bytes.Equal(resources.Encode(), want) {
 		t.Errorf("resources %X, want %X", resources.Encode(), want)
 	}
 	// Until nothing fits any more: each refusal leaves the card as it was.
@@ -538,6 +538,11 @@ func TestTransactions(t *testing.T) {
 	if got := read(); !bytes.Equal(got, mustHex("010909A50304A5A5")) {
 		t.Errorf("a write outside over bytes of the transaction: %X", got)
 	}
+	transmit(t, c, "802E0000")
+	if got := read(); !bytes.Equal(got, mustHex("010209A50304A5A5")) {
+		t.Errorf("one transaction aborted, the next committed: %X", got)
+	}
+	transmit(t, c, "80100100 01 09")
 	// 512 bytes of commit capacity, 5 for each write of one byte.
 	if r := transmit(t, c, "801C0000 02"); !bytes.Equal(r.Data, []byte{0, 102}) {
 		t.Errorf("writes within the commit capacity: %X %v", r.Data, r.SW)

@@ -34,7 +34,8 @@ const (
 	tFree       = 0x26 // frees object P1
 	tSwallow    = 0x28 // two writes; recovers from whatever the card throws in between
 	tCounter    = 0x2A // answers the counter
-	tUndoneWord = 0x2C // a write, then WriteOutside of part of the same bytes, all in a transaction left open
+	tAbort      = 0x2E // a write aborted, then another committed
+	tUndoneWord = 0x2C // two writes over each other, then WriteOutside of part of the same bytes, all in a transaction left open
 )
 
 type testModule struct{}
@@ -63,6 +64,13 @@ func (testModule) Install(card oncard.Card, p oncard.InstallParameters) error {
 	if err != nil {
 		return err
 	}
+	if err := errors.Join(card.Begin(), card.Write(parameters, 0, make([]byte, 7)), card.Write(store, 0, nil), card.WriteOutside(1, 0, []byte{0})); err != nil {
+		return err
+	}
+	if _, err := card.Alloc(1); err != nil {
+		return err
+	}
+	card.Abort() // and with it the object that was allocated last
 	if err := card.Begin(); err != nil {
 		return err
 	}
@@ -229,8 +237,12 @@ func (a *testApp) process(cmd iso7816.Command) ([]byte, error) {
 		out := make([]byte, 1)
 		c.Read(1, 0, out)
 		return out, nil
+	case tAbort:
+		err := errors.Join(c.Begin(), c.Write(0, 0, []byte{7}))
+		c.Abort()
+		return nil, errors.Join(err, c.Begin(), c.Write(0, 1, []byte{2}), c.Commit())
 	case tUndoneWord:
-		return nil, errors.Join(c.Begin(), c.Write(0, 0, []byte{1, 2, 3, 4}), c.WriteOutside(0, 1, []byte{9, 9}))
+		return nil, errors.Join(c.Begin(), c.Write(0, 0, []byte{1, 2, 3, 4}), c.Write(0, 2, []byte{5, 6, 7, 8}), c.WriteOutside(0, 1, []byte{9, 9}))
 	}
 	return nil, iso7816.ErrUnknownINS
 }

@@ -102,8 +102,10 @@ func (l *Ledger) patiently(ctx context.Context, f func() error) error {
 		if !busy(err) || time.Now().After(deadline) {
 			return err
 		}
-		if err := ctx.Err(); err != nil {
-			return err
+		select { // SQLite does not wait in every case by itself
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(5 * time.Millisecond):
 		}
 	}
 }

@@ -202,6 +202,11 @@ func TestFaults(t *testing.T) {
 		{"an event taken out", func(t *testing.T, path string) {
 			raw(t, path, "DROP TRIGGER events_no_delete", "DELETE FROM events WHERE seq = 7", guard("DELETE"))
 		}, ledger.ErrDamaged},
+		// REPLACE takes the older event away without asking the guard against
+		// DELETE, unless the program that does it has asked for that.
+		{"an event replaced", func(t *testing.T, path string) {
+			raw(t, path, `REPLACE INTO events (seq, record) SELECT 61, replace(record, '"seq":7,', '"seq":61,') FROM events WHERE seq = 7`)
+		}, ledger.ErrDamaged},
 		{"a directory", func(t *testing.T, path string) { must(t, os.Remove(path)); must(t, os.Mkdir(path, 0o700)) }, ledger.ErrNotLedger},
 	}
 	for _, tt := range tests {

@@ -92,9 +92,7 @@ func database(path, mode string) (*sql.DB, error) {
 		"_defensive": {"1"},
 		"_dqs":       {"0"},
 		"_pragma": {
-			"busy_timeout(100)", "synchronous(FULL)", "foreign_keys(ON)",
-			"recursive_triggers(ON)", // so that REPLACE meets the guard against DELETE
-			"trusted_schema(OFF)",
+			"busy_timeout(100)", "synchronous(FULL)", "foreign_keys(ON)", "trusted_schema(OFF)",
 		},
 	}
 	connector, err := sqlite.NewConnector((&url.URL{Scheme: "file", Path: slashed, RawQuery: q.Encode()}).String())

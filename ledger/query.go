@@ -263,7 +263,10 @@ func (l *Ledger) ReservedID(ctx context.Context, service, consent string) (id st
 }
 
 func reservedID(ctx context.Context, q querier, service, consent string) (id string, ok bool, err error) {
-	err = q.QueryRowContext(ctx, "SELECT id FROM ids WHERE service = ? AND consent = ? ORDER BY seq DESC LIMIT 1", service, consent).Scan(&id)
+	err = q.QueryRowContext(ctx, `SELECT id FROM events o
+		WHERE consent = ? AND service = ? AND kind IN ('id-reserved', 'id-reassigned') AND NOT EXISTS (
+			SELECT 1 FROM events l WHERE l.service = o.service AND l.id = o.id AND l.kind = 'id-reassigned' AND l.seq > o.seq)
+		ORDER BY seq DESC LIMIT 1`, consent, service).Scan(&id)
 	if errors.Is(err, sql.ErrNoRows) {
 		return "", false, nil
 	}

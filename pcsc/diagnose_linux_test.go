@@ -129,6 +129,11 @@ func TestDiagnoseRefusedByService(t *testing.T) {
 func TestDiagnoseSilentService(t *testing.T) {
 	socket, s := reserve(t)
 	var conns []net.Conn
+	t.Cleanup(func() { // after the listener's end: now nobody appends
+		for _, conn := range conns {
+			conn.Close()
+		}
+	})
 	listenAs(t, socket, func(conn net.Conn) { conns = append(conns, conn) })
 	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
 	defer cancel()
@@ -137,11 +142,6 @@ func TestDiagnoseSilentService(t *testing.T) {
 	if diff := cmp.Diff(want, got, cmpopts.IgnoreFields(pcsc.Finding{}, "Err")); diff != "" {
 		t.Errorf("findings (-want +got):\n%s", diff)
 	}
-	t.Cleanup(func() { // after the listener's end: now nobody appends
-		for _, conn := range conns {
-			conn.Close()
-		}
-	})
 }
 
 // asNobody, when set, makes the test program print its findings as JSON.
@@ -168,7 +168,15 @@ func TestDiagnoseRefusedBySocket(t *testing.T) {
 		// Access rights don't bind root: become somebody else, with a copy of
 		// the program where he can read it.
 		uid = 65534
-		program := filepath.Join(filepath.Dir(socket), "program")
+		dir, err := os.MkdirTemp("", "pcsc-")
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { os.RemoveAll(dir) })
+		if err := os.Chmod(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		program := filepath.Join(dir, "program")
 		b, err := os.ReadFile("/proc/self/exe")
 		if err != nil {
 			t.Fatal(err)

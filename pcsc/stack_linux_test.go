@@ -575,17 +575,17 @@ func TestCloseSilentCard(t *testing.T) {
 func TestTornCard(t *testing.T) {
 	d, s := start(t, 1)
 	slot := d.Readers[0]
-	var card *naiveCard
-	card = &naiveCard{atr: atrOne, answer: func(command []byte) ([]byte, bool) {
-		if command[1] == 0xE8 {
-			card.listener.Close()
-			return nil, false
-		}
-		return echo(command)
-	}}
-	card.insert(t, slot)
-	settle(t, s, slot)
 	for _, mode := range []iso7816.Mode{iso7816.Exclusive, iso7816.Shared} {
+		card := &naiveCard{atr: atrOne}
+		card.answer = func(command []byte) ([]byte, bool) {
+			if command[1] == 0xE8 {
+				card.listener.Close()
+				return nil, false
+			}
+			return echo(command)
+		}
+		card.insert(t, slot)
+		settle(t, s, slot)
 		conn := open(t, s, slot.Name, mode)
 		if mode == iso7816.Shared {
 			if err := conn.(iso7816.Transactor).Begin(bounded(t)); err != nil {
@@ -616,10 +616,6 @@ func TestTornCard(t *testing.T) {
 		if err := conn.Close(); err != nil {
 			t.Error(err)
 		}
-		again := &naiveCard{atr: atrOne, answer: card.answer}
-		card = again
-		again.insert(t, slot)
-		settle(t, s, slot)
 	}
 }
 
@@ -634,12 +630,12 @@ func TestPartialFrame(t *testing.T) {
 		removed bool
 	}{{0, true}, {1, true}, {2, false}, {5, false}} {
 		t.Run(fmt.Sprint(test.arrives), func(t *testing.T) {
-			var card *naiveCard
-			card = &naiveCard{atr: atrOne, frame: func(conn net.Conn, answer []byte) {
+			card := &naiveCard{atr: atrOne}
+			card.frame = func(conn net.Conn, answer []byte) {
 				card.listener.Close()
 				conn.Write(append([]byte{0, byte(len(answer))}, answer[:test.arrives]...))
 				conn.Close()
-			}}
+			}
 			card.insert(t, slot)
 			settle(t, s, slot)
 			conn := open(t, s, slot.Name, iso7816.Shared)
@@ -689,6 +685,25 @@ func TestDaemonGoesAway(t *testing.T) {
 			wantError(t, err, pcsc.ErrNoService)
 		})
 	}
+	t.Run("in the middle of a command", func(t *testing.T) {
+		d, s := start(t, 1)
+		asked, release := make(chan struct{}), make(chan struct{})
+		card := &naiveCard{atr: atrOne, answer: func([]byte) ([]byte, bool) {
+			close(asked)
+			<-release
+			return nil, false
+		}}
+		card.insert(t, d.Readers[0])
+		t.Cleanup(func() { close(release) })
+		settle(t, s, d.Readers[0])
+		conn := open(t, s, d.Readers[0].Name, iso7816.Exclusive)
+		go func() { <-asked; d.Kill() }()
+		_, err := conn.Transmit(bounded(t), selectSomething)
+		wantError(t, err, pcsc.ErrNoService)
+		if errors.Is(err, iso7816.ErrCardRemoved) {
+			t.Errorf("%v: nobody removed the card", err)
+		}
+	})
 	t.Run("comes back", func(t *testing.T) {
 		d, s := start(t, 1)
 		card := &naiveCard{atr: atrOne}

@@ -7,6 +7,7 @@ import (
 	"iter"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -85,6 +86,7 @@ func TestTapsFollowTheSlots(t *testing.T) {
 // fakeSource yields given events, then an error or nothing.
 type fakeSource struct {
 	events []iso7816.Event
+	before func(event int) // nil, or called before each event
 	err    error
 	open   func(slot string) (iso7816.Conn, error)
 }
@@ -93,7 +95,10 @@ func (s *fakeSource) Slots(context.Context) ([]iso7816.SlotStatus, error) { retu
 
 func (s *fakeSource) Events(context.Context) iter.Seq2[iso7816.Event, error] {
 	return func(yield func(iso7816.Event, error) bool) {
-		for _, e := range s.events {
+		for i, e := range s.events {
+			if s.before != nil {
+				s.before(i)
+			}
 			if !yield(e, nil) {
 				return
 			}
@@ -118,6 +123,63 @@ func (conn) Close() error { return errors.New("the card has left") }
 func event(kind iso7816.EventKind, slot string) iso7816.Event {
 	return iso7816.Event{Kind: kind, Slot: slot}
 }
+
+// TestACardThatStaysIsOneTap tells of the same card again after it was read.
+func TestACardThatStaysIsOneTap(t *testing.T) {
+	card := newCard(t, points(record("points", "A")))
+	read := make(chan struct{})
+	source := &fakeSource{
+		open: func(string) (iso7816.Conn, error) { return conn{card}, nil },
+		events: []iso7816.Event{
+			event(iso7816.CardInserted, "s"), event(iso7816.CardInserted, "s"), event(iso7816.SlotAdded, "s"), event(iso7816.CardInserted, "s"),
+		},
+		before: func(i int) {
+			if i == 1 {
+				<-read
+			}
+		},
+	}
+	n := 0
+	for tap, err := range newReader(t, reader.Options{Services: []reader.Service{pointsService()}}).Taps(t.Context(), source) {
+		if got := said(tap, err); got != "s A" {
+			t.Errorf("got %s", got)
+		}
+		if n++; n == 1 {
+			close(read)
+		}
+	}
+	if n != 1 {
+		t.Errorf("%d taps", n)
+	}
+}
+
+// TestNothingGoesOnAfterTheLoop looks, at once, whether a reading that hung
+// has given its card back.
+func TestNothingGoesOnAfterTheLoop(t *testing.T) {
+	begun := make(chan struct{})
+	var closed atomic.Bool
+	source := &fakeSource{events: []iso7816.Event{event(iso7816.CardInserted, "hangs"), event(iso7816.CardInserted, "refused")}}
+	source.open = func(slot string) (iso7816.Conn, error) {
+		if slot == "refused" {
+			return nil, errors.New("held by another program")
+		}
+		return closing{hangs(begun), &closed}, nil
+	}
+	for range newReader(t, reader.Options{Services: []reader.Service{pointsService()}}).Taps(t.Context(), source) {
+		<-begun
+		break
+	}
+	if !closed.Load() {
+		t.Error("the card is still held")
+	}
+}
+
+type closing struct {
+	iso7816.Card
+	closed *atomic.Bool
+}
+
+func (c closing) Close() error { c.closed.Store(true); return nil }
 
 func TestTapsOfASource(t *testing.T) {
 	const added, in, out, gone = iso7816.SlotAdded, iso7816.CardInserted, iso7816.CardRemoved, iso7816.SlotRemoved

@@ -21,6 +21,7 @@ type CMAC struct {
 	x      [Size]byte // chaining value
 	buf    [Size]byte // the last, possibly partial, block
 	n      int        // bytes in buf
+	last   [Size]byte // scratch of Sum
 }
 
 // New returns a CMAC with an AES key of 16, 24 or 32 bytes.
@@ -78,8 +79,11 @@ func (m *CMAC) Write(p []byte) (int, error) {
 }
 
 // Sum returns the CMAC of the message so far. The message can go on.
-func (m *CMAC) Sum() (out [Size]byte) {
-	last := m.buf
+func (m *CMAC) Sum() [Size]byte {
+	// The last block is made up in the struct, because what is handed to the
+	// cipher would otherwise be allocated each time.
+	last := &m.last
+	*last = m.buf
 	if m.n == Size {
 		subtle.XORBytes(last[:], last[:], m.k1[:])
 	} else {
@@ -87,9 +91,9 @@ func (m *CMAC) Sum() (out [Size]byte) {
 		last[m.n] = 0x80
 		subtle.XORBytes(last[:], last[:], m.k2[:])
 	}
-	subtle.XORBytes(out[:], m.x[:], last[:])
-	m.block.Encrypt(out[:], out[:])
-	return out
+	subtle.XORBytes(last[:], last[:], m.x[:])
+	m.block.Encrypt(last[:], last[:])
+	return *last
 }
 
 // Sum returns the AES-CMAC of the parts, taken as one message.
