@@ -100,13 +100,14 @@ type KeyType byte
 
 // Key types in common use.
 const (
-	KeyTypeDES       KeyType = 0x80
-	KeyTypeTLS       KeyType = 0x85
-	KeyTypeAES       KeyType = 0x88
-	KeyTypeRSAPublic KeyType = 0xA0 // exponent; the modulus is A1
-	KeyTypeECPublic  KeyType = 0xB0
-	KeyTypeECPrivate KeyType = 0xB1
-	KeyTypeECParam   KeyType = 0xF0
+	KeyTypeDES        KeyType = 0x80
+	KeyTypeTLS        KeyType = 0x85
+	KeyTypeAES        KeyType = 0x88
+	KeyTypeRSAPublic  KeyType = 0xA0 // exponent
+	KeyTypeRSAModulus KeyType = 0xA1
+	KeyTypeECPublic   KeyType = 0xB0
+	KeyTypeECPrivate  KeyType = 0xB1
+	KeyTypeECParam    KeyType = 0xF0
 )
 
 func (t KeyType) String() string {
@@ -119,7 +120,7 @@ func (t KeyType) String() string {
 		return "AES"
 	case KeyTypeRSAPublic:
 		return "RSA public exponent"
-	case 0xA1:
+	case KeyTypeRSAModulus:
 		return "RSA public modulus"
 	case KeyTypeECPublic:
 		return "ECC public key"
