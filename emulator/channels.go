@@ -2,6 +2,7 @@ package emulator
 
 import (
 	"github.com/freearea/freearea/emulator/oncard"
+	"github.com/freearea/freearea/globalplatform"
 	"github.com/freearea/freearea/globalplatform/scp"
 	"github.com/freearea/freearea/iso7816"
 )
@@ -28,7 +29,7 @@ type logicalChannel struct {
 
 	// Of the selected Security Domain.
 	secure   *scp.CardSession
-	chain    *chain
+	chain    globalplatform.Chain
 	loading  *loading
 	personal *personalization
 	listing  *listing
@@ -80,20 +81,14 @@ func (c *Card) busy(e *entry) bool {
 }
 
 // address reads the logical channel from a class byte, and returns the class
-// without it: as on the basic channel, with 04 for secure messaging (GPCS
-// 11.1.4). Classes that are coded otherwise are for the basic channel.
+// without it, as on the basic channel (GPCS 11.1.4). Classes that are coded
+// otherwise are for the basic channel.
 func address(cla byte) (number int, plain byte) {
-	switch {
-	case cla&0x40 != 0: // further interindustry
-		plain = cla & 0x90
-		if cla&0x20 != 0 {
-			plain |= 0x04
-		}
-		return 4 + int(cla&0x0F), plain
-	case cla&0x20 == 0:
-		return int(cla & 0x03), cla &^ 0x03
+	if cla&0x60 == 0x20 {
+		return 0, cla
 	}
-	return 0, cla
+	n, plain := globalplatform.ClassChannel(cla)
+	return int(n), plain
 }
 
 // manageChannel is MANAGE CHANNEL (GPCS 6.4.2.2, 6.4.3.2, 11.7).

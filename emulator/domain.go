@@ -71,7 +71,10 @@ func (c *Card) endDomainSession() {
 }
 
 // endSequences ends what runs over several commands of a secure channel.
-func (l *logicalChannel) endSequences() { l.chain, l.loading, l.personal = nil, nil, nil }
+func (l *logicalChannel) endSequences() {
+	l.chain.Reset()
+	l.loading, l.personal = nil, nil
+}
 
 // domainProcess is a Security Domain that processes a command.
 func (c *Card) domainProcess(sd *entry, cmd iso7816.Command) iso7816.Response {
@@ -88,6 +91,9 @@ func (c *Card) domainProcess(sd *entry, cmd iso7816.Command) iso7816.Response {
 	case sd.locked, c.state.issuer().lifeCycle == cardTerminated && !ends:
 		return refuse(iso7816.ErrConditions)
 	}
+	if c.state.issuer().lifeCycle == cardTerminated {
+		return c.getData(sd, cmd) // whatever session there was is over
+	}
 	switch cmd.INS {
 	case insInitializeUpdate, insExternalAuthenticate:
 		l.endSequences()
@@ -99,60 +105,20 @@ func (c *Card) domainProcess(sd *entry, cmd iso7816.Command) iso7816.Response {
 		}
 		return l.secure.ExternalAuthenticate(cmd)
 	}
-	cmd, more, err := l.link(cmd)
+	whole, err := l.chain.Add(cmd)
 	switch {
 	case err != nil:
 		return refuse(err)
-	case more:
+	case whole == nil: // others follow
 		return iso7816.Response{SW: iso7816.OK}
 	}
-	plain, err := l.secure.Unwrap(cmd)
+	plain, err := l.secure.Unwrap(*whole)
 	if err != nil {
 		l.endSequences()
 		l.listing = nil
 		return refuse(err)
 	}
 	return l.secure.Wrap(c.domainCommand(sd, plain))
-}
-
-// chain is a sequence of chained commands (GPCS 11.1.5.1).
-type chain struct {
-	first iso7816.Command
-	data  []byte
-}
-
-// maxChain bounds the data of chained commands, in bytes.
-const maxChain = 4096
-
-// link puts chained commands together; more says that others are to follow.
-// Secure messaging was applied to the whole, with P1 of the last command.
-func (l *logicalChannel) link(cmd iso7816.Command) (whole iso7816.Command, more bool, err error) {
-	chained := cmd.INS == insPutKey || cmd.INS == insDelete || cmd.INS == insInstall
-	ch := l.chain
-	l.chain = nil
-	if ch != nil {
-		f := ch.first
-		if f.CLA != cmd.CLA || f.INS != cmd.INS || f.P1&0x7F != cmd.P1&0x7F || f.P2 != cmd.P2 {
-			return iso7816.Command{}, false, iso7816.ErrConditions
-		}
-	}
-	if !chained || ch == nil && cmd.P1&0x80 == 0 {
-		return cmd, false, nil
-	}
-	if ch == nil {
-		ch = &chain{first: cmd}
-	}
-	if len(ch.data)+len(cmd.Data) > maxChain {
-		return iso7816.Command{}, false, iso7816.ErrIncorrectP1P2
-	}
-	ch.data = append(ch.data, cmd.Data...)
-	if cmd.P1&0x80 != 0 {
-		l.chain = ch
-		return iso7816.Command{}, true, nil
-	}
-	cmd.Data = ch.data
-	cmd.Extended = cmd.Extended || len(ch.data) > iso7816.MaxShortData
-	return cmd, false, nil
 }
 
 // domainCommand carries out one command, secure messaging taken off.

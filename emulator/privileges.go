@@ -1,6 +1,9 @@
 package emulator
 
-import "github.com/freearea/freearea/iso7816"
+import (
+	"github.com/freearea/freearea/globalplatform"
+	"github.com/freearea/freearea/iso7816"
+)
 
 // privileges are the three bytes of GPCS 11.1.2.
 type privileges [3]byte
@@ -71,11 +74,8 @@ func (p privileges) check() error {
 			return iso7816.ErrWrongData
 		}
 	}
-	switch {
-	case p.has(privMandatedDAP) && !p.has(privDAPVerification):
-		return iso7816.ErrWrongData
-	case p.has(privDelegatedManagement) &&
-		(p.has(privAuthorizedManagement) || p.has(privTokenVerification) || p.has(privReceiptGeneration)):
+	q, err := globalplatform.ParsePrivileges(p[:])
+	if err != nil || q.Check() != nil {
 		return iso7816.ErrWrongData
 	}
 	return nil
