@@ -15,6 +15,9 @@ const (
 	installForMakeSelectable  = 0x08
 	installForExtradition     = 0x10
 	installForPersonalization = 0x20
+	installForRegistryUpdate  = 0x40
+
+	installCombined = installForLoad | installForInstall | installForMakeSelectable
 )
 
 // TokenReference is the control reference template that stands beside a token
