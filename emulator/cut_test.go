@@ -151,7 +151,7 @@ func TestEveryCut(t *testing.T) {
 						t.Errorf("cut %v: the wrong one of both states", cut)
 					}
 					c.PowerOn()
-					if c.session.loading != nil || c.tx.open() {
+					if c.session.channels[0].loading != nil || c.tx.open() {
 						t.Errorf("cut %v: something is left open", cut)
 					}
 					// Whoever comes back looks what is there and goes on.
