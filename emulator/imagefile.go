@@ -7,6 +7,8 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+
+	"github.com/freearea/freearea/internal/durable"
 )
 
 // imageFile is an image file that this process alone has open.
@@ -38,7 +40,10 @@ type file interface {
 // it, which stays there: the image itself is replaced whenever it is saved, and
 // a lock file that is removed can be locked twice.
 func lockImage(path string) (*imageFile, error) {
-	lock, err := lockFile(path + ".lock")
+	lock, err := durable.Lock(path + ".lock")
+	if errors.Is(err, durable.ErrLocked) {
+		err = ErrImageLocked
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
@@ -129,4 +134,4 @@ func (disk) Create(path string) (file, error) {
 
 func (disk) Rename(from, to string) error { return os.Rename(from, to) }
 
-func (disk) SyncDirectory(path string) error { return syncDirectory(path) }
+func (disk) SyncDirectory(path string) error { return durable.SyncDirectory(path) }

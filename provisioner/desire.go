@@ -52,6 +52,12 @@ type Desired struct {
 // manifest names. Nothing is written.
 func (p *Provisioner) Desire(ctx context.Context, r Request) (*Desired, error) {
 	m := r.Manifest
+	switch {
+	case p.Ledger == nil:
+		return nil, ErrNoLedger
+	case m == nil || r.LoadFile == nil || r.Consent == nil:
+		return nil, errors.New("a request needs manifest, load file and consent")
+	}
 	profile, ok := p.Profiles.Lookup(m.Profile)
 	if !ok {
 		return nil, fmt.Errorf("profile %q is not known to this program", m.Profile)
@@ -68,11 +74,21 @@ func (p *Provisioner) Desire(ctx context.Context, r Request) (*Desired, error) {
 	if r.LoadFile.Package.AID != m.Application.Package {
 		return nil, fmt.Errorf("%w: the load file holds package %v, the manifest says %v", ErrLoadFileHash, r.LoadFile.Package.AID, m.Application.Package)
 	}
+	if sd := m.Application.SecurityDomain; !sd.IsZero() && sd != p.CardProfile.SecurityDomain {
+		return nil, fmt.Errorf("the manifest wants the security domain %v, the card profile %q works with %v (application.security_domain)",
+			sd, p.CardProfile.Name, p.CardProfile.SecurityDomain)
+	}
+	if _, err := m.TermEnd(r.Now, r.CardExpiry); err != nil {
+		return nil, err
+	}
 	// The term counts from the consent, so that a run repeated on another day
 	// wants the same content.
 	expiry, err := m.TermEnd(r.Consent.Record.Given.In(r.Now.Location()), r.CardExpiry)
 	if err != nil {
 		return nil, err
+	}
+	if (applets.Record{Expiry: expiry}).Expired(r.Now) {
+		return nil, fmt.Errorf("%w since %s", ErrTermEnded, expiry.Format(time.DateOnly))
 	}
 	d := &Desired{
 		Manifest: m, Profile: profile, LoadFile: r.LoadFile, Consent: r.Consent, Expiry: expiry,
@@ -189,7 +205,8 @@ func (p *Provisioner) content(ctx context.Context, d *Desired, number uint16, da
 	return c, nil
 }
 
-func erase(c applets.Content) {
+// erase overwrites the secrets of a content.
+func erase(c *applets.Content) {
 	for _, k := range c.ReadKeys {
 		k.Erase()
 	}

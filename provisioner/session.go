@@ -21,9 +21,8 @@ type Session struct {
 	Applications []globalplatform.RegistryEntry
 	LoadFiles    []globalplatform.RegistryEntry
 
-	card    iso7816.Card
 	channel *scp.Session
-	dirty   bool // the registry has changed since it was read
+	dirty   bool // the registry may have changed since it was read
 }
 
 // Close ends the secure channel on this side.
@@ -38,7 +37,7 @@ func (p *Provisioner) Connect(ctx context.Context) (*Session, error) {
 	if _, err := globalplatform.Select(ctx, plain, target); err != nil {
 		return nil, fmt.Errorf("select the security domain %v: %w", target, err)
 	}
-	s := &Session{card: p.Card}
+	s := &Session{}
 	if err := s.identify(ctx, plain); err != nil {
 		return nil, err
 	}
@@ -52,14 +51,14 @@ func (p *Provisioner) Connect(ctx context.Context) (*Session, error) {
 	}
 	// What was read in the clear decided which failures were counted; what
 	// the rest relies on is read again, under the card's proof.
-	claimed := s.CIN
+	iin, cin := s.IIN, s.CIN
 	if err := s.identify(ctx, s.channel); err != nil {
 		s.Close()
 		return nil, err
 	}
-	if !bytes.Equal(claimed, s.CIN) {
+	if !bytes.Equal(iin, s.IIN) || !bytes.Equal(cin, s.CIN) {
 		s.Close()
-		return nil, fmt.Errorf("%w: the CIN differs inside and outside the secure channel", iso7816.ErrProtocol)
+		return nil, fmt.Errorf("%w: the card's identity differs inside and outside the secure channel", iso7816.ErrProtocol)
 	}
 	if err := s.refresh(ctx); err != nil {
 		s.Close()

@@ -2,6 +2,7 @@ package provisioner
 
 import (
 	"context"
+	"errors"
 
 	"github.com/freearea/freearea/applets"
 	"github.com/freearea/freearea/globalplatform"
@@ -59,18 +60,15 @@ func (p *Provisioner) personalize(plan *Plan, setPIN bool) Step {
 		Name: StepPersonalize, Key: p.SecurityDomainKey, Commands: []string{"INSTALL [for personalization]", "STORE DATA"},
 		build: func(ctx context.Context, s *Session) ([]globalplatform.Commander, error) {
 			c, err := p.content(ctx, d, plan.number, plan.data)
-			defer erase(c)
+			defer erase(&c)
 			if err != nil {
 				return nil, err
 			}
-			plan.tag = c.Tag
+			plan.holds(c)
 			if setPIN {
-				reference, err := applets.NewPIN(d.subject.PIN.Reveal())
-				if err != nil {
+				if c.PIN, err = d.Manifest.PINSetting(d.subject); err != nil {
 					return nil, err
 				}
-				policy := d.Manifest.PIN
-				c.PIN = &applets.PINSetting{Reference: reference, Limit: byte(policy.Tries), MustChange: policy.MustChange}
 			}
 			blocks, err := d.Profile.Personalization(c, s.channel.EncryptSensitive)
 			if err != nil {
@@ -118,6 +116,15 @@ func (p *Provisioner) deleteObject(name StepName, aid iso7816.AID) Step {
 			return []globalplatform.Commander{globalplatform.Delete{AID: aid}}, nil
 		},
 	}
+}
+
+// deleteLoadFile deletes a load file that nothing is known to use. A card
+// refuses that as long as an instance of it is there (GPCS 9.5.2), also one
+// that this Security Domain doesn't see; the load file then stays.
+func (p *Provisioner) deleteLoadFile(aid iso7816.AID) Step {
+	step := p.deleteObject(StepDeleteLoadFile, aid)
+	step.spared = func(err error) bool { return errors.Is(err, iso7816.ErrConditions) }
+	return step
 }
 
 // storeData is INSTALL [for personalization] and the blocks.

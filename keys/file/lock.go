@@ -6,10 +6,9 @@ import (
 	"fmt"
 	"os"
 	"time"
-)
 
-// errLocked: somebody else holds the lock.
-var errLocked = errors.New("locked")
+	"github.com/freearea/freearea/internal/durable"
+)
 
 // lockFile waits for the lock that belongs to a keystore and returns what
 // gives it back. The lock is on a file of its own, because the keystore itself
@@ -28,11 +27,11 @@ func lockFile(ctx context.Context, path string) (unlock func(), err error) {
 		}
 	}
 	for {
-		err := tryLock(f)
+		err := durable.TryLock(f)
 		if err == nil {
 			return func() { f.Close() }, nil // closing unlocks
 		}
-		if !errors.Is(err, errLocked) {
+		if !errors.Is(err, durable.ErrLocked) {
 			f.Close()
 			return nil, fmt.Errorf("locking %s: %w", name, err)
 		}

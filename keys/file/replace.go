@@ -5,6 +5,8 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+
+	"github.com/freearea/freearea/internal/durable"
 )
 
 // readFile reads a keystore, if only its owner can.
@@ -87,7 +89,7 @@ func replaceFile(path string, data []byte, step func(string) error) (err error) 
 	if err := step("sync directory"); err != nil {
 		return err
 	}
-	return syncDir(dir)
+	return durable.SyncDirectory(dir)
 }
 
 // resolve follows symbolic links, so that the file that they name is replaced

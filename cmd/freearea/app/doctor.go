@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 
 	"github.com/urfave/cli/v2"
 
@@ -41,12 +42,10 @@ type finding struct {
 
 func (p *program) doctor(c *cli.Context) error {
 	var all []finding
-	if kind, _, err := p.cardName(c); err != nil {
+	if kind, name, err := p.cardName(c); err != nil {
 		return err
 	} else if kind == "pcsc" {
-		for _, f := range pcsc.New(pcsc.Options{}).Diagnose(c.Context) {
-			all = append(all, slotFinding(f))
-		}
+		all = slotFindings(pcsc.New(pcsc.Options{}).Diagnose(c.Context), name)
 	}
 	all = append(all, p.checkKeystore(c.Context), p.checkLedger(c.Context))
 	ok := true
@@ -80,6 +79,30 @@ func (p *program) doctor(c *cli.Context) error {
 		return &spoken{text: msg.Of("something needs to be done", "対処が必要な項目があります"), hint: msg.Of("the lines with !! say what", "「要対処」の行を参照してください")}
 	}
 	return nil
+}
+
+// slotFindings says what was found of the one slot that has a name, or of all
+// when the name is empty. Then an empty slot beside a card that answers is no
+// fault: many devices have a slot for each kind of card.
+func slotFindings(found []pcsc.Finding, name string) (out []finding) {
+	ready := slices.ContainsFunc(found, pcsc.Finding.OK)
+	for _, f := range found {
+		if name != "" && f.Slot != "" && f.Slot != name {
+			continue
+		}
+		line := slotFinding(f)
+		if name == "" && ready && f.Code == pcsc.FindingNoCard {
+			line.OK, line.todo = true, msg.Text{}
+		}
+		out = append(out, line)
+	}
+	if len(out) == 0 {
+		line := slotFinding(pcsc.Finding{Code: pcsc.FindingNoSlot, Slot: name})
+		line.what = msg.Of("there is no such slot", "指定したスロットがありません")
+		line.todo = msg.Of("`freearea slots` lists them", "`freearea slots` で確認してください")
+		out = append(out, line)
+	}
+	return out
 }
 
 func slotFinding(f pcsc.Finding) finding {

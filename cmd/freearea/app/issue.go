@@ -189,18 +189,21 @@ func (p *program) provisioner(c *cli.Context, store keys.Store, book *ledger.Led
 	if err != nil {
 		return nil, err
 	}
-	return &provisioner.Provisioner{
+	pr := &provisioner.Provisioner{
 		CardProfile:        profile,
 		Profiles:           p.Profiles,
 		Keys:               store,
 		SecurityDomainKey:  keys.Ref{Name: p.site.Keys.SecurityDomain},
 		Diversification:    p.site.Keys.Diversification,
 		LedgerKey:          keys.Ref{Name: p.site.Keys.Ledger},
-		Ledger:             book,
 		Actor:              p.actor(),
 		RetryAfterFailures: c.Bool("retry-after-failures"),
 		Rand:               p.Rand,
-	}, nil
+	}
+	if book != nil {
+		pr.Ledger = book
+	}
+	return pr, nil
 }
 
 // reconcile opens the card, shows the plan, carries it out and says what came
