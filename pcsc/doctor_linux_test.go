@@ -35,7 +35,7 @@ var (
 // doing.
 func testDoctor(t *testing.T, program string) {
 	o := newOffice(t, program)
-	o.counter.run("keys", "init")
+	o.makeKeystore(o.counter)
 	healthy := []finding{keystoreOK, noLedger}
 	// wantOf checks one run of the doctor in both forms.
 	wantOf := func(t *testing.T, prepare func(*exec.Cmd), args []string, status int, want ...finding) {

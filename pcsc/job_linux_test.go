@@ -26,6 +26,7 @@ func testWholeJob(t *testing.T, program string) {
 	d, s := start(t, 1)
 	slot := d.Readers[0]
 	o := newOffice(t, program)
+	o.thorough = true
 	o.makeKeys(o.services...)
 	o.counter.run("emulate", "new", "card.img")
 	card := o.emulate(t, "card.img")
