@@ -156,8 +156,8 @@ func (r Recipe) Check() Problems {
 	c.observe(r.Observe)
 	c.read(r.Read)
 	written := r.written()
-	for _, v := range []string{ValueTag, ValueID} {
-		if len(r.Personalize.Groups) > 0 && !written[v] && !(v == ValueID && written[ValueRecord]) {
+	for _, v := range []string{ValueTag, ValueID, ValueIssueNumber} {
+		if len(r.Personalize.Groups) > 0 && !written[v] && !(v != ValueTag && written[ValueRecord]) {
 			c.fault("personalize.groups", RuleNotWritten, v)
 		}
 	}
@@ -247,13 +247,13 @@ func (c *checker) observe(o Observe) {
 		c.size("observe.request", o.Request, applets.MaxBlock)
 		c.notHere("observe", `via = "store-data"`, []string{"steps"}, len(o.Steps) > 0)
 		c.location("observe.tag", o.Tag, []string{"answer"}, true)
-		c.location("observe.issue_number", o.IssueNumber, []string{"answer"}, false)
+		c.location("observe.issue_number", o.IssueNumber, []string{"answer"}, true)
 		return
 	}
 	c.notHere("observe", `via = "commands"`, []string{"request"}, len(o.Request) > 0)
 	names := c.steps("observe.steps", o.Steps, false)
 	c.location("observe.tag", o.Tag, names, true)
-	c.location("observe.issue_number", o.IssueNumber, names, false)
+	c.location("observe.issue_number", o.IssueNumber, names, true)
 }
 
 func (c *checker) read(r Read) {

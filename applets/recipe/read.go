@@ -451,14 +451,13 @@ func (p *Profile) observation(a answers) (applets.Observation, error) {
 		return applets.Observation{}, fmt.Errorf("%w: tag of %d bytes, %d expected", applets.ErrMalformedObservation, len(tag), len(o.Tag))
 	}
 	o.State, o.Slot, o.Tag = personalized, 1, [16]byte(tag)
-	if l := p.r.Observe.IssueNumber; l.given() {
-		b, _, err := a.at(l.From, l.Path)
-		if err == nil {
-			o.IssueNumber, err = number(b)
-		}
-		if err != nil {
-			return applets.Observation{}, fmt.Errorf("%w: issue number: %w", applets.ErrMalformedObservation, err)
-		}
+	l := p.r.Observe.IssueNumber
+	b, _, err := a.at(l.From, l.Path)
+	if err == nil {
+		o.IssueNumber, err = number(b)
+	}
+	if err != nil {
+		return applets.Observation{}, fmt.Errorf("%w: issue number: %w", applets.ErrMalformedObservation, err)
 	}
 	// A recipe can't tell the tries left; that a PIN is set follows from
 	// personalisation having come to its end.
