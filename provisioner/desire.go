@@ -43,6 +43,7 @@ type Desired struct {
 	subject manifest.Subject
 	items   []applets.Item
 	spec    applets.InstallSpec // diversification data is drawn when installing
+	where   place
 	reason  string
 }
 
@@ -74,9 +75,9 @@ func (p *Provisioner) Desire(ctx context.Context, r Request) (*Desired, error) {
 	if r.LoadFile.Package.AID != m.Application.Package {
 		return nil, fmt.Errorf("%w: the load file holds package %v, the manifest says %v", ErrLoadFileHash, r.LoadFile.Package.AID, m.Application.Package)
 	}
-	if sd := m.Application.SecurityDomain; !sd.IsZero() && sd != p.CardProfile.SecurityDomain {
-		return nil, fmt.Errorf("the manifest wants the security domain %v, the card profile %q works with %v (application.security_domain)",
-			sd, p.CardProfile.Name, p.CardProfile.SecurityDomain)
+	where, err := p.place(m)
+	if err != nil {
+		return nil, err
 	}
 	if _, err := m.TermEnd(r.Now, r.CardExpiry); err != nil {
 		return nil, err
@@ -92,7 +93,7 @@ func (p *Provisioner) Desire(ctx context.Context, r Request) (*Desired, error) {
 	}
 	d := &Desired{
 		Manifest: m, Profile: profile, LoadFile: r.LoadFile, Consent: r.Consent, Expiry: expiry,
-		subject: r.Subject, reason: r.Reason,
+		subject: r.Subject, reason: r.Reason, where: where,
 	}
 	for _, it := range m.Items {
 		if value := r.Subject.Items[it.Name]; value != "" {
@@ -223,13 +224,16 @@ func tagText(tag [16]byte) string { return hex.EncodeToString(tag[:]) }
 
 // observe asks an instance what it holds: through its Security Domain, unless the
 // profile asks by commands of its own.
-func (p *Provisioner) observe(ctx context.Context, s *Session, profile applets.Profile, instance iso7816.AID) (applets.Observation, error) {
+func (p *Provisioner) observe(ctx context.Context, s *Session, d Domain, profile applets.Profile, instance iso7816.AID) (applets.Observation, error) {
 	if x, ok := profile.(applets.Observer); ok {
 		s.lost = true // whatever comes of it
 		return x.Observe(ctx, p.Card, instance)
 	}
 	commands, err := p.observation(profile, instance)
 	if err != nil {
+		return applets.Observation{}, err
+	}
+	if err := p.regain(ctx, s, d); err != nil {
 		return applets.Observation{}, err
 	}
 	answer, err := s.execute(ctx, commands, func(int) {})

@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"github.com/freearea/freearea/applets"
+	"github.com/freearea/freearea/delegation"
 	"github.com/freearea/freearea/globalplatform"
 	"github.com/freearea/freearea/iso7816"
 	"github.com/freearea/freearea/keys"
@@ -34,6 +35,8 @@ type Plan struct {
 	Recorded bool
 
 	card       ledger.CardRef
+	where      place
+	delegated  bool        // the manager needs tokens
 	desired    *Desired    // for issuing
 	loadFile   iso7816.AID // that the instance comes from
 	number     uint16      // issue number
@@ -57,8 +60,17 @@ func (p *Plan) NothingToDo() bool { return len(p.Steps) == 0 && p.Recorded }
 type Step struct {
 	Name     StepName
 	Commands []string // names of the commands that it will send
-	Key      keys.Ref // under which they go
+	Domain   iso7816.AID
+	Key      keys.Ref // of Domain, under which they go
+	// Token is what a token is needed for, under Delegated Management.
+	Token *delegation.Operation
 
+	domain    Domain
+	reference globalplatform.TokenReference // beside the token
+	token     []byte
+	receipt   globalplatform.ReceiptData // what its receipt covers
+	// first is the command that takes the token, before those of build.
+	first func(globalplatform.TokenReference, []byte) (globalplatform.Commander, error)
 	build func(ctx context.Context, s *Session) ([]globalplatform.Commander, error)
 	// look is what a step does that talks to the instance itself, in place of
 	// build and check.
@@ -75,6 +87,7 @@ type StepName string
 const (
 	StepLoad           StepName = "load"
 	StepInstall        StepName = "install"
+	StepExtradite      StepName = "extradite"
 	StepPersonalize    StepName = "personalize"
 	StepVerify         StepName = "verify"
 	StepWipe           StepName = "wipe"
@@ -88,11 +101,12 @@ func (p *Provisioner) PlanIssue(ctx context.Context, s *Session, d *Desired) (*P
 	app := d.Manifest.Application
 	plan := &Plan{
 		Purpose: Issue, Service: d.Manifest.ID, Instance: app.Instance,
-		card: s.CardRef, desired: d, loadFile: app.Package,
+		card: s.CardRef, desired: d, loadFile: app.Package, where: d.where,
 	}
-	if err := p.usable(ctx, s); err != nil {
+	if err := p.usable(ctx, s, d.where); err != nil {
 		return nil, err
 	}
+	plan.delegated = p.delegated(s, d.where)
 	active, err := p.checkLedger(ctx, s, d)
 	if err != nil {
 		return nil, err
@@ -104,12 +118,15 @@ func (p *Provisioner) PlanIssue(ctx context.Context, s *Session, d *Desired) (*P
 	if err != nil {
 		return nil, err
 	}
-	observed, err := p.planInstall(ctx, s, d, plan)
+	observed, moves, err := p.planInstall(ctx, s, d, plan)
 	if err != nil {
 		return nil, err
 	}
 	if observed != nil && observed.Personalized() {
-		done, err := p.holdsAlready(ctx, plan, observed, active, last)
+		done := false
+		if !moves {
+			done, err = p.holdsAlready(ctx, plan, observed, active, last)
+		}
 		if done || err != nil {
 			return plan, err
 		}
@@ -128,6 +145,9 @@ func (p *Provisioner) PlanIssue(ctx context.Context, s *Session, d *Desired) (*P
 		return nil, fmt.Errorf("%w: there is none of %q on the card yet", ErrPINMissing, d.Manifest.ID)
 	}
 	plan.Steps = append(plan.Steps, p.personalize(plan, setPIN), p.verify(plan))
+	if err := p.entrust(s, d.Manifest, plan); err != nil {
+		return nil, err
+	}
 	return plan, p.checkRoom(ctx, s, d, plan)
 }
 
@@ -173,7 +193,7 @@ func (p *Provisioner) checkRoom(ctx context.Context, s *Session, d *Desired, pla
 	if need == 0 {
 		return nil
 	}
-	if err := p.regain(ctx, s); err != nil {
+	if err := p.regain(ctx, s, plan.where.manager); err != nil {
 		return err
 	}
 	has, err := globalplatform.Resources(ctx, s.channel)
@@ -211,22 +231,25 @@ func (p *Provisioner) checkLedger(ctx context.Context, s *Session, d *Desired) (
 
 // usable brings the session's view of the registry up to date, and refuses a
 // card whose content can't be managed.
-func (p *Provisioner) usable(ctx context.Context, s *Session) error {
+func (p *Provisioner) usable(ctx context.Context, s *Session, w place) error {
 	if p.Ledger == nil {
 		return ErrNoLedger
 	}
 	if s.dirty {
-		if err := p.regain(ctx, s); err != nil {
-			return err
-		}
-		if err := s.refresh(ctx); err != nil {
+		if err := p.refresh(ctx, s); err != nil {
 			return err
 		}
 	}
 	if state := s.Domain.State; state == globalplatform.CardLocked || state == globalplatform.CardTerminated {
 		return fmt.Errorf("%w: the card's state is %02X", ErrCardState, state)
 	}
-	return nil
+	if err := p.ready(s, w); err != nil {
+		return err
+	}
+	if err := p.look(ctx, s, w.manager, w.home); err != nil {
+		return err
+	}
+	return p.ready(s, w)
 }
 
 // checkOwner refuses an instance AID that another service has on any card.
@@ -246,7 +269,10 @@ func (p *Provisioner) planLoad(s *Session, d *Desired, plan *Plan) error {
 		if app.Package == s.Domain.AID || find(s.Applications, app.Package) != nil {
 			return fmt.Errorf("%w: %v is an application", ErrForeign, app.Package)
 		}
-		plan.Steps = append(plan.Steps, p.load(d.LoadFile))
+		if !s.Complete && find(s.Applications, app.Instance) != nil {
+			return nil // its instance is there, so it is, out of sight
+		}
+		plan.Steps = append(plan.Steps, p.load(d.LoadFile, plan))
 		return nil
 	}
 	// No command returns a loaded file's hash, so what the card tells of it is
@@ -257,7 +283,7 @@ func (p *Provisioner) planLoad(s *Session, d *Desired, plan *Plan) error {
 	if v, want := present.Version, d.LoadFile.Package; len(v) == 2 && (v[0] != want.Major || v[1] != want.Minor) {
 		return fmt.Errorf("%w: load file %v on the card is version %d.%d, not %d.%d", ErrForeign, app.Package, v[0], v[1], want.Major, want.Minor)
 	}
-	if sd := present.SecurityDomain; !sd.IsZero() && sd != p.CardProfile.SecurityDomain {
+	if sd := present.SecurityDomain; !sd.IsZero() && sd != plan.where.manager.AID {
 		return fmt.Errorf("%w: load file %v on the card belongs to the security domain %v", ErrForeign, app.Package, sd)
 	}
 	return nil
@@ -269,66 +295,85 @@ func sameAIDs(a, b []iso7816.AID) bool {
 	return slices.Equal(slices.SortedFunc(slices.Values(a), order), slices.SortedFunc(slices.Values(b), order))
 }
 
-// instance returns the service's instance as the registry lists it, nil where
-// there is none, and refuses anything else that has its AID.
-func (p *Provisioner) instance(s *Session, app manifest.Application) (*globalplatform.RegistryEntry, error) {
+// instance returns the service's instance as the registry lists it and where it
+// is, nil where there is none, and refuses anything else that has its AID. What
+// the card does not show is looked for by selecting it.
+func (p *Provisioner) instance(ctx context.Context, s *Session, w place, app manifest.Application) (*globalplatform.RegistryEntry, Domain, error) {
+	fail := func(err error) (*globalplatform.RegistryEntry, Domain, error) { return nil, Domain{}, err }
 	if app.Instance == s.Domain.AID || find(s.LoadFiles, app.Instance) != nil {
-		return nil, fmt.Errorf("%w: %v is no instance", ErrForeign, app.Instance)
+		return fail(fmt.Errorf("%w: %v is no instance", ErrForeign, app.Instance))
 	}
 	present := find(s.Applications, app.Instance)
 	switch {
+	case present == nil && s.Complete:
+		return nil, Domain{}, nil
 	case present == nil:
-		return nil, nil
+		there, err := p.hidden(ctx, s, app.Instance)
+		if err == nil && there {
+			err = fmt.Errorf("%w: %v answers, and %v doesn't see it", ErrNotVisible, app.Instance, w.manager.AID)
+		}
+		return fail(err)
 	case !present.LoadFile.IsZero() && present.LoadFile != app.Package:
-		return nil, fmt.Errorf("%w: %v comes from load file %v", ErrForeign, app.Instance, present.LoadFile)
-	case find(s.LoadFiles, app.Package) == nil:
-		return nil, fmt.Errorf("%w: %v is there without load file %v", ErrForeign, app.Instance, app.Package)
-	case !present.SecurityDomain.IsZero() && present.SecurityDomain != p.CardProfile.SecurityDomain:
-		return nil, fmt.Errorf("%w: %v belongs to the security domain %v", ErrForeign, app.Instance, present.SecurityDomain)
+		return fail(fmt.Errorf("%w: %v comes from load file %v", ErrForeign, app.Instance, present.LoadFile))
+	case find(s.LoadFiles, app.Package) == nil && s.Complete:
+		return fail(fmt.Errorf("%w: %v is there without load file %v", ErrForeign, app.Instance, app.Package))
 	case present.Locked():
-		return nil, fmt.Errorf("%w: the instance %v is suspended", ErrCardState, app.Instance)
+		return fail(fmt.Errorf("%w: the instance %v is suspended", ErrCardState, app.Instance))
 	}
-	return present, nil
+	at, ok, err := p.homeOf(ctx, s, w, present)
+	if err == nil && !ok {
+		err = fmt.Errorf("%w: %v belongs to the security domain %v", ErrForeign, app.Instance, present.SecurityDomain)
+	}
+	return present, at, err
 }
 
-// planInstall adds the steps that bring the instance, and returns what an
-// instance that is there holds.
-func (p *Provisioner) planInstall(ctx context.Context, s *Session, d *Desired, plan *Plan) (*applets.Observation, error) {
+// planInstall adds the steps that bring the instance to its Security Domain,
+// and returns what an instance that is there holds; moves tells that it is with
+// the manager still.
+func (p *Provisioner) planInstall(ctx context.Context, s *Session, d *Desired, plan *Plan) (observed *applets.Observation, moves bool, err error) {
 	app := d.Manifest.Application
-	present, err := p.instance(s, app)
+	present, at, err := p.instance(ctx, s, d.where, app)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	switch {
 	case present == nil:
 	case present.State == globalplatform.StateInstalled: // was never made selectable
-		plan.Steps = append(plan.Steps, p.deleteObject(StepDelete, app.Instance))
+		plan.Steps = append(plan.Steps, p.deleteObject(StepDelete, plan, app.Instance))
 	default:
-		observed, err := p.observe(ctx, s, d.Profile, app.Instance)
+		observed, err := p.observe(ctx, s, at, d.Profile, app.Instance)
 		for _, other := range []error{applets.ErrOtherType, applets.ErrVersion, applets.ErrMalformedObservation} {
 			if errors.Is(err, other) {
-				return nil, fmt.Errorf("%w: %v: %w", ErrForeign, app.Instance, err)
+				return nil, false, fmt.Errorf("%w: %v: %w", ErrForeign, app.Instance, err)
 			}
 		}
 		if err != nil {
-			return nil, fmt.Errorf("look into %v: %w", app.Instance, err)
+			return nil, false, fmt.Errorf("look into %v: %w", app.Instance, err)
 		}
 		if observed.SpecUnknown || fits(observed.Spec, d.spec) {
 			plan.data = observed.Spec.DiversificationData
-			return &observed, nil
+			if moves = at.AID != d.where.home.AID; moves {
+				plan.Steps = append(plan.Steps, p.extradite(plan))
+			}
+			return &observed, moves, nil
 		}
 		if observed.Personalized() {
-			return nil, fmt.Errorf("%w: the instance %v was installed for another manifest; withdraw it first", ErrForeign, app.Instance)
+			return nil, false, fmt.Errorf("%w: the instance %v was installed for another manifest; withdraw it first", ErrForeign, app.Instance)
 		}
-		plan.Steps = append(plan.Steps, p.deleteObject(StepDelete, app.Instance))
+		plan.Steps = append(plan.Steps, p.deleteObject(StepDelete, plan, app.Instance))
 	}
-	data, err := p.random(len(plan.data))
+	if plan.data, err = p.installData(plan); err != nil {
+		return nil, false, err
+	}
+	step, err := p.install(d, plan)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	plan.data = [10]byte(data)
-	plan.Steps = append(plan.Steps, p.install(d, plan))
-	return nil, nil
+	plan.Steps = append(plan.Steps, step)
+	if d.where.separate() {
+		plan.Steps = append(plan.Steps, p.extradite(plan))
+	}
+	return nil, false, nil
 }
 
 // fits reports whether an instance installed with one specification can hold
@@ -345,38 +390,46 @@ func (p *Provisioner) PlanWithdraw(ctx context.Context, s *Session, m *manifest.
 	if !ok {
 		return nil, fmt.Errorf("profile %q is not known to this program", m.Profile)
 	}
-	if err := p.usable(ctx, s); err != nil {
+	where, err := p.place(m)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.usable(ctx, s, where); err != nil {
 		return nil, err
 	}
 	if err := p.checkOwner(ctx, m); err != nil {
 		return nil, err
 	}
 	app := m.Application
-	plan := &Plan{Purpose: Withdraw, Service: m.ID, Instance: app.Instance, card: s.CardRef, loadFile: app.Package}
+	plan := &Plan{
+		Purpose: Withdraw, Service: m.ID, Instance: app.Instance, card: s.CardRef, loadFile: app.Package,
+		where: where, delegated: p.delegated(s, where),
+	}
 	_, active, err := p.Ledger.ActiveIssue(ctx, m.ID, s.CardRef)
 	if err != nil {
 		return nil, err
 	}
 	plan.Recorded = !active
-	present, err := p.instance(s, app)
+	present, at, err := p.instance(ctx, s, where, app)
 	if err != nil {
 		return nil, err
 	}
 	if present != nil {
 		if present.State != globalplatform.StateInstalled { // what was never selectable takes no commands, and holds nothing
 			if len(profile.Wipe()) > 0 {
-				plan.Steps = append(plan.Steps, p.wipe(profile, app.Instance))
+				plan.Steps = append(plan.Steps, p.wipe(at, profile, app.Instance))
 			}
 		}
-		plan.Steps = append(plan.Steps, p.deleteObject(StepDelete, app.Instance))
+		plan.Steps = append(plan.Steps, p.deleteObject(StepDelete, plan, app.Instance))
 	}
-	if file := find(s.LoadFiles, app.Package); file != nil && slices.Contains(file.Modules, app.Module) && !inUse(s, app) {
-		plan.Steps = append(plan.Steps, p.deleteLoadFile(app.Package))
+	if file := find(s.LoadFiles, app.Package); file != nil && slices.Contains(file.Modules, app.Module) && !inUse(s, app) &&
+		(file.SecurityDomain.IsZero() || file.SecurityDomain == where.manager.AID) {
+		plan.Steps = append(plan.Steps, p.deleteLoadFile(plan))
 	}
 	if len(plan.Steps) == 0 && plan.Recorded {
 		return nil, ErrNotOnCard
 	}
-	return plan, nil
+	return plan, p.entrust(s, m, plan)
 }
 
 // inUse reports whether an instance other than this one comes from the same

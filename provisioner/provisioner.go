@@ -18,14 +18,17 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"io"
 	"time"
 
 	"github.com/freearea/freearea/applets"
+	"github.com/freearea/freearea/delegation"
 	"github.com/freearea/freearea/globalplatform"
 	"github.com/freearea/freearea/iso7816"
 	"github.com/freearea/freearea/keys"
 	"github.com/freearea/freearea/ledger"
+	"github.com/freearea/freearea/manifest"
 )
 
 // Errors of a run. Refusals by the card are [*iso7816.StatusError], a card
@@ -55,6 +58,17 @@ var (
 	ErrTermEnded = errors.New("the service's term is over")
 	// ErrNoLedger: without a ledger nothing is issued or withdrawn.
 	ErrNoLedger = errors.New("no ledger")
+	// ErrUnknownDomain: a Security Domain is named of which nothing is known here.
+	ErrUnknownDomain = errors.New("unknown security domain")
+	// ErrDomain: the card's Security Domain can't do what is asked of it.
+	ErrDomain = errors.New("the security domain is not ready")
+	// ErrNotVisible: something is on the card, out of sight of the Security
+	// Domain that was asked.
+	ErrNotVisible = errors.New("on the card, but under another security domain")
+	// ErrTokenMissing: a step needs a token that is not at hand.
+	ErrTokenMissing = errors.New("a token of the card's operator is needed")
+	// ErrReceiptMissing: the card profile demands receipts, and none came.
+	ErrReceiptMissing = errors.New("the card gave no receipt")
 	// ErrNotVerified: the card did not hold what was written when it was read back.
 	ErrNotVerified = errors.New("the card does not hold what was written")
 )
@@ -86,10 +100,23 @@ type Provisioner struct {
 	CardProfile globalplatform.CardProfile
 	Profiles    applets.Profiles
 
-	Keys              keys.Store
-	SecurityDomainKey keys.Ref    // key set of the Security Domain
+	Keys keys.Store
+	// SecurityDomainKey is the key set of the Issuer Security Domain. Without a
+	// name it is not at hand: then only Domains manage the card.
+	SecurityDomainKey keys.Ref
 	Diversification   keys.Method // how its keys follow from the stored ones
 	LedgerKey         keys.Ref    // keyed digests and tags
+
+	// Domains are the supplementary Security Domains whose key sets are at hand.
+	Domains []Domain
+	// Home is the Security Domain of services whose manifest names none; zero
+	// is the Issuer Security Domain.
+	Home iso7816.AID
+	// Tokens are what the card's operator allowed, for a Security Domain with
+	// Delegated Management; nil without any.
+	Tokens *delegation.Tokens
+	// Receipts verifies receipts. Without it they are kept unverified.
+	Receipts globalplatform.Verifier
 
 	Ledger Ledger // nil: nothing can be issued, and no failures are counted
 	Actor  ledger.Actor
@@ -100,6 +127,67 @@ type Provisioner struct {
 	Progress func(Progress)
 	// Rand is the source of challenges and identifiers; nil is crypto/rand.
 	Rand io.Reader
+}
+
+// Domain is a supplementary Security Domain and how it is reached.
+type Domain struct {
+	AID             iso7816.AID
+	Key             keys.Ref    // its key set
+	Diversification keys.Method // how its keys follow from the stored ones
+	// Manager is the Security Domain that loads, installs and deletes for it:
+	// itself, another one above it, or, zero, the Issuer Security Domain.
+	Manager iso7816.AID
+}
+
+// issuer is the Issuer Security Domain.
+func (p *Provisioner) issuer() Domain {
+	return Domain{AID: p.CardProfile.SecurityDomain, Key: p.SecurityDomainKey, Diversification: p.Diversification}
+}
+
+// hasIssuer reports whether the Issuer Security Domain's keys are at hand.
+func (p *Provisioner) hasIssuer() bool { return p.SecurityDomainKey.Name != "" }
+
+// domain is the Security Domain with an AID; zero is the issuer's.
+func (p *Provisioner) domain(aid iso7816.AID) (Domain, error) {
+	if aid.IsZero() || aid == p.CardProfile.SecurityDomain {
+		if !p.hasIssuer() {
+			return Domain{}, fmt.Errorf("%w: the key set of the issuer security domain %v is not at hand", ErrUnknownDomain, p.CardProfile.SecurityDomain)
+		}
+		return p.issuer(), nil
+	}
+	for _, d := range p.Domains {
+		if d.AID == aid {
+			return d, nil
+		}
+	}
+	return Domain{}, fmt.Errorf("%w: no key set is named for %v", ErrUnknownDomain, aid)
+}
+
+// place is where on a card a service belongs.
+type place struct {
+	home    Domain // to which its instance belongs, and which personalises it
+	manager Domain // which loads, installs, extradites and deletes
+}
+
+// separate reports whether the instance has to be extradited.
+func (w place) separate() bool { return w.home.AID != w.manager.AID }
+
+// place finds out where the service belongs: where its manifest says, or else
+// the site.
+func (p *Provisioner) place(m *manifest.Manifest) (place, error) {
+	aid, from := m.Application.SecurityDomain, " (application.security_domain)"
+	if aid.IsZero() {
+		aid, from = p.Home, ""
+	}
+	home, err := p.domain(aid)
+	if err != nil {
+		return place{}, fmt.Errorf("%w%s", err, from)
+	}
+	manager, err := p.domain(home.Manager)
+	if err != nil {
+		return place{}, fmt.Errorf("%w, which manages the content of %v", err, home.AID)
+	}
+	return place{home: home, manager: manager}, nil
 }
 
 // Progress says how far a run is.

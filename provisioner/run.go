@@ -11,6 +11,7 @@ import (
 	"unicode"
 
 	"github.com/freearea/freearea/consent"
+	"github.com/freearea/freearea/globalplatform"
 	"github.com/freearea/freearea/iso7816"
 	"github.com/freearea/freearea/ledger"
 )
@@ -52,6 +53,9 @@ func (p *Provisioner) Run(ctx context.Context, s *Session, plan *Plan) (*Result,
 		return nil, ErrNoLedger
 	case plan.card != s.CardRef:
 		return nil, errors.New("the plan was made for another card")
+	}
+	if err := plan.missing(); err != nil {
+		return nil, err
 	}
 	run, err := p.newID()
 	if err != nil {
@@ -111,8 +115,8 @@ func (p *Provisioner) step(ctx context.Context, s *Session, plan *Plan, run stri
 	if err := p.append(ctx, "", ledger.StepIntended{Run: run, Step: n, Name: string(step.Name)}); err != nil {
 		return fmt.Errorf("%w: %w", errLedger, err)
 	}
-	err := p.carryOut(ctx, s, plan, n)
-	var outcome ledger.Data = ledger.StepDone{Run: run, Step: n}
+	evidence, err := p.carryOut(ctx, s, plan, n)
+	var outcome ledger.Data = ledger.StepDone{Run: run, Step: n, Evidence: evidence}
 	if err != nil {
 		failed := ledger.StepFailed{Run: run, Step: n, Error: short(err)}
 		if status := new(iso7816.StatusError); errors.As(err, &status) {
@@ -135,7 +139,11 @@ func (p *Provisioner) makeRoom(ctx context.Context, s *Session, plan *Plan, run 
 	if !slices.Contains(done, StepLoad) || slices.Contains(done, StepInstall) {
 		return nil
 	}
-	plan.Steps = append(plan.Steps, p.deleteLoadFile(plan.loadFile))
+	step := p.deleteLoadFile(plan)
+	if given, err := p.token(&step); err != nil || plan.delegated && !given {
+		return err // the next run goes on from the load file
+	}
+	plan.Steps = append(plan.Steps, step)
 	return p.step(ctx, s, plan, run, len(plan.Steps))
 }
 
@@ -190,18 +198,30 @@ func (p *Provisioner) bind(ctx context.Context, s *Session, d *Desired, run stri
 	return p.reserveID(ctx, d, run)
 }
 
-// carryOut sends the commands of one step.
-func (p *Provisioner) carryOut(ctx context.Context, s *Session, plan *Plan, n int) error {
+// carryOut sends the commands of one step, and returns the evidence that the
+// card gave for what it did with a token.
+func (p *Provisioner) carryOut(ctx context.Context, s *Session, plan *Plan, n int) (evidence []byte, err error) {
 	step := plan.Steps[n-1]
 	if step.look != nil {
-		return step.look(ctx, s)
+		return nil, step.look(ctx, s)
 	}
-	if err := p.regain(ctx, s); err != nil {
-		return err
+	if err := p.regain(ctx, s, step.domain); err != nil {
+		return nil, err
 	}
-	commands, err := step.build(ctx, s)
-	if err != nil {
-		return err
+	var commands []globalplatform.Commander
+	if step.first != nil {
+		first, err := step.first(step.reference, step.token)
+		if err != nil {
+			return nil, err
+		}
+		commands = append(commands, first)
+	}
+	if step.build != nil {
+		more, err := step.build(ctx, s)
+		if err != nil {
+			return nil, err
+		}
+		commands = append(commands, more...)
 	}
 	tell := func(sent int) {
 		if p.Progress != nil {
@@ -210,10 +230,15 @@ func (p *Provisioner) carryOut(ctx context.Context, s *Session, plan *Plan, n in
 	}
 	tell(0)
 	answer, err := s.execute(ctx, commands, tell)
-	if err != nil || step.check == nil {
-		return err
+	switch {
+	case err != nil:
+		return nil, err
+	case step.Token != nil:
+		return p.confirm(s, step, answer)
+	case step.check != nil:
+		return nil, step.check(answer)
 	}
-	return step.check(answer)
+	return nil, nil
 }
 
 // record writes the outcome of a run that reached its end.

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/freearea/freearea/globalplatform"
 	"github.com/freearea/freearea/globalplatform/scp"
@@ -13,17 +14,28 @@ import (
 	"github.com/freearea/freearea/ledger"
 )
 
-// Session is a card with an open secure channel to its Security Domain.
+// Session is a card with a secure channel to one of its Security Domains at a
+// time.
 type Session struct {
-	CardRef      ledger.CardRef
-	CIN, IIN     []byte // card identity; IIN may be missing
+	CardRef  ledger.CardRef
+	CIN, IIN []byte // card identity; IIN may be missing
+	// Domain is the Issuer Security Domain; its AID is zero where its keys are
+	// not at hand.
 	Domain       globalplatform.RegistryEntry
 	Applications []globalplatform.RegistryEntry
 	LoadFiles    []globalplatform.RegistryEntry
+	// Complete tells that the lists hold everything that is on the card. A
+	// Security Domain without Global Registry sees its own hierarchy only.
+	Complete bool
 
 	channel *scp.Session
-	lost    bool // an instance was selected, which ended the channel
-	dirty   bool // the registry may have changed since it was read
+	at      iso7816.AID   // Security Domain at the channel's other end
+	lost    bool          // an instance was selected, which ended the channel
+	dirty   bool          // the registry may have changed since it was read
+	seen    []iso7816.AID // Security Domains that were asked for the registry
+	// confirmed is the confirmation counter of the last receipt, -1 before the
+	// first.
+	confirmed int
 }
 
 // Close ends the secure channel on this side.
@@ -33,16 +45,20 @@ func (s *Session) Close() {
 	}
 }
 
-// Connect opens the secure channel and reads what is on the card. Failures to
-// authenticate are recorded per card, and after several in a row the next try
-// is refused ([ErrTooManyFailures]) until RetryAfterFailures asks for it.
+// Connect finds out which card it is, opens the secure channel to the Issuer
+// Security Domain and reads what is on the card. Where that one's keys are not
+// at hand, the Security Domain of the service is asked later, with the plan;
+// the card's identity is then what it says in the clear, and what proves it is
+// that Security Domain's key set. Failures to authenticate are recorded per
+// card, and after several in a row the next try is refused
+// ([ErrTooManyFailures]) until RetryAfterFailures asks for it.
 func (p *Provisioner) Connect(ctx context.Context) (*Session, error) {
 	plain := iso7816.Plain(p.Card)
-	target := p.CardProfile.SecurityDomain
-	if _, err := globalplatform.Select(ctx, plain, target); err != nil {
-		return nil, fmt.Errorf("select the security domain %v: %w", target, err)
+	issuer := p.issuer()
+	if _, err := globalplatform.Select(ctx, plain, issuer.AID); err != nil {
+		return nil, fmt.Errorf("select the security domain %v: %w", issuer.AID, err)
 	}
-	s := &Session{}
+	s := &Session{dirty: true, confirmed: -1}
 	if err := s.identify(ctx, plain); err != nil {
 		return nil, err
 	}
@@ -53,7 +69,10 @@ func (p *Provisioner) Connect(ctx context.Context) (*Session, error) {
 		}
 		s.CardRef = ref
 	}
-	if err := p.authenticate(ctx, s, plain, target); err != nil {
+	if !p.hasIssuer() {
+		return s, nil
+	}
+	if err := p.authenticate(ctx, s, plain, issuer); err != nil {
 		return nil, err
 	}
 	// What was read in the clear decided which failures were counted; what
@@ -67,7 +86,7 @@ func (p *Provisioner) Connect(ctx context.Context) (*Session, error) {
 		s.Close()
 		return nil, fmt.Errorf("%w: the card's identity differs inside and outside the secure channel", iso7816.ErrProtocol)
 	}
-	if err := s.refresh(ctx); err != nil {
+	if err := p.refresh(ctx, s); err != nil {
 		s.Close()
 		return nil, err
 	}
@@ -99,19 +118,20 @@ func (p *Provisioner) cardRef(ctx context.Context, iin, cin []byte) (ledger.Card
 	return ledger.CardRef(hex.EncodeToString(digest[:])), nil
 }
 
-// regain opens the channel again after an instance was selected. It is the
-// first authentication since one that succeeded, not a second try.
-func (p *Provisioner) regain(ctx context.Context, s *Session) error {
-	if !s.lost {
+// regain makes the channel one to a Security Domain, where it leads to another
+// or an instance was selected. That is the first authentication since one that
+// succeeded, not a second try.
+func (p *Provisioner) regain(ctx context.Context, s *Session, d Domain) error {
+	if !s.lost && s.channel != nil && s.at == d.AID {
 		return nil
 	}
 	s.Close()
 	s.channel = nil
-	plain, target := iso7816.Plain(p.Card), p.CardProfile.SecurityDomain
-	if _, err := globalplatform.Select(ctx, plain, target); err != nil {
-		return fmt.Errorf("select the security domain %v: %w", target, err)
+	plain := iso7816.Plain(p.Card)
+	if _, err := globalplatform.Select(ctx, plain, d.AID); err != nil {
+		return fmt.Errorf("select the security domain %v: %w", d.AID, err)
 	}
-	if err := p.authenticate(ctx, s, plain, target); err != nil {
+	if err := p.authenticate(ctx, s, plain, d); err != nil {
 		return err
 	}
 	s.lost = false
@@ -119,11 +139,11 @@ func (p *Provisioner) regain(ctx context.Context, s *Session) error {
 }
 
 // authenticate opens the channel and records the outcome.
-func (p *Provisioner) authenticate(ctx context.Context, s *Session, plain iso7816.Sender, target iso7816.AID) error {
+func (p *Provisioner) authenticate(ctx context.Context, s *Session, plain iso7816.Sender, d Domain) error {
 	failed := 0
 	if p.Ledger != nil {
 		var err error
-		if failed, err = p.Ledger.FailedAuthentications(ctx, s.CardRef, target); err != nil {
+		if failed, err = p.Ledger.FailedAuthentications(ctx, s.CardRef, d.AID); err != nil {
 			return err
 		}
 	}
@@ -131,20 +151,21 @@ func (p *Provisioner) authenticate(ctx context.Context, s *Session, plain iso781
 		return fmt.Errorf("%w: %d times in a row", ErrTooManyFailures, failed)
 	}
 	pending, err := globalplatform.Connect(ctx, plain, p.CardProfile, scp.HostOptions{
-		KeyVersion: p.SecurityDomainKey.Version, Rand: p.Rand,
+		KeyVersion: d.Key.Version, Rand: p.Rand,
 	})
 	if err != nil {
 		return err
 	}
 	info := pending.KeyInformation()
-	set, err := p.Keys.SecurityDomainKeys(ctx, p.SecurityDomainKey, p.Diversification, info.DiversificationData[:])
+	set, err := p.Keys.SecurityDomainKeys(ctx, d.Key, d.Diversification, info.DiversificationData[:])
 	if err != nil {
-		return fmt.Errorf("key set %q: %w", p.SecurityDomainKey.Name, err)
+		return fmt.Errorf("key set %q: %w", d.Key.Name, err)
 	}
 	defer set.Erase()
 	s.channel, err = pending.Authenticate(ctx, set)
+	s.at = d.AID
 	event := ledger.AuthenticationSucceeded{
-		Card: s.CardRef, Target: target, Key: p.SecurityDomainKey.Name, KeyVersion: info.KeyVersion,
+		Card: s.CardRef, Target: d.AID, Key: d.Key.Name, KeyVersion: info.KeyVersion,
 	}
 	switch {
 	case err == nil:
@@ -156,7 +177,7 @@ func (p *Provisioner) authenticate(ctx context.Context, s *Session, plain iso781
 		}
 		return err
 	case errors.Is(err, scp.ErrCardCryptogram), errors.Is(err, iso7816.ErrAuthentication), errors.Is(err, iso7816.ErrSecurityStatus):
-		err = fmt.Errorf("key set %q, version %d: %w", p.SecurityDomainKey.Name, info.KeyVersion, err)
+		err = fmt.Errorf("key set %q, version %d: %w", d.Key.Name, info.KeyVersion, err)
 		if p.Ledger == nil {
 			return err
 		}
@@ -165,24 +186,89 @@ func (p *Provisioner) authenticate(ctx context.Context, s *Session, plain iso781
 	return err
 }
 
-// refresh reads the registry.
-func (s *Session) refresh(ctx context.Context) error {
-	domains, err := globalplatform.GetStatus(ctx, s.channel, globalplatform.ScopeIssuerSecurityDomain, iso7816.AID{})
-	if err != nil {
-		return fmt.Errorf("read the card's registry: %w", err)
-	}
-	if len(domains) != 1 {
-		return fmt.Errorf("%w: %d issuer security domains", iso7816.ErrProtocol, len(domains))
-	}
-	s.Domain = domains[0]
-	if s.Applications, err = globalplatform.GetStatus(ctx, s.channel, globalplatform.ScopeApplications, iso7816.AID{}); err != nil {
-		return fmt.Errorf("read the card's registry: %w", err)
-	}
-	if s.LoadFiles, err = globalplatform.GetStatus(ctx, s.channel, globalplatform.ScopeLoadFilesAndModules, iso7816.AID{}); err != nil {
-		return fmt.Errorf("read the card's registry: %w", err)
+// refresh reads the registry: the Issuer Security Domain's view where its keys
+// are at hand, and that of others where this one does not show everything.
+func (p *Provisioner) refresh(ctx context.Context, s *Session, others ...Domain) error {
+	s.Domain, s.Applications, s.LoadFiles, s.Complete, s.seen = globalplatform.RegistryEntry{}, nil, nil, false, nil
+	if p.hasIssuer() {
+		if err := p.regain(ctx, s, p.issuer()); err != nil {
+			return err
+		}
+		domains, err := globalplatform.GetStatus(ctx, s.channel, globalplatform.ScopeIssuerSecurityDomain, iso7816.AID{})
+		if err != nil {
+			return fmt.Errorf("read the card's registry: %w", err)
+		}
+		if len(domains) != 1 {
+			return fmt.Errorf("%w: %d issuer security domains", iso7816.ErrProtocol, len(domains))
+		}
+		s.Domain = domains[0]
+		s.Complete = s.Domain.Privileges.Has(globalplatform.GlobalRegistry)
+		if err := s.list(ctx); err != nil {
+			return err
+		}
+		s.seen = append(s.seen, p.issuer().AID)
 	}
 	s.dirty = false
+	return p.look(ctx, s, others...)
+}
+
+// look asks Security Domains for what they see, unless everything is known or
+// they were asked already.
+func (p *Provisioner) look(ctx context.Context, s *Session, domains ...Domain) error {
+	for _, d := range domains {
+		if s.Complete || slices.Contains(s.seen, d.AID) {
+			continue
+		}
+		if err := p.regain(ctx, s, d); err != nil {
+			return err
+		}
+		if err := s.list(ctx); err != nil {
+			return err
+		}
+		s.seen = append(s.seen, d.AID)
+		if own := find(s.Applications, d.AID); own != nil && own.Privileges.Has(globalplatform.GlobalRegistry) {
+			s.Complete = true
+		}
+	}
 	return nil
+}
+
+// list adds what the Security Domain at the other end sees.
+func (s *Session) list(ctx context.Context) error {
+	for _, x := range []struct {
+		scope globalplatform.Scope
+		to    *[]globalplatform.RegistryEntry
+	}{{globalplatform.ScopeApplications, &s.Applications}, {globalplatform.ScopeLoadFilesAndModules, &s.LoadFiles}} {
+		entries, err := globalplatform.GetStatus(ctx, s.channel, x.scope, iso7816.AID{})
+		if err != nil {
+			return fmt.Errorf("read the card's registry: %w", err)
+		}
+		for _, e := range entries {
+			if find(*x.to, e.AID) == nil {
+				*x.to = append(*x.to, e)
+			}
+		}
+	}
+	return nil
+}
+
+// hidden reports whether an AID that no Security Domain shows can be selected
+// all the same: it then stands in a hierarchy that none of them sees. What is
+// not selectable at the moment can't be found out so.
+func (p *Provisioner) hidden(ctx context.Context, s *Session, aid iso7816.AID) (bool, error) {
+	s.lost = true // whatever comes of it
+	fci, err := globalplatform.Select(ctx, iso7816.Plain(p.Card), aid)
+	switch {
+	case errors.Is(err, iso7816.ErrNotFound), errors.Is(err, globalplatform.ErrOtherApplication):
+		return false, nil
+	case errors.As(err, new(*iso7816.StatusError)):
+		return true, nil // it is there, and something is the matter with it
+	case errors.Is(err, globalplatform.ErrMalformed):
+		return true, nil // something answered that isn't what ours would
+	case err != nil:
+		return false, fmt.Errorf("select %v: %w", aid, err)
+	}
+	return fci.AID == aid, nil
 }
 
 func find(list []globalplatform.RegistryEntry, aid iso7816.AID) *globalplatform.RegistryEntry {

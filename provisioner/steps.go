@@ -5,6 +5,7 @@ import (
 	"errors"
 
 	"github.com/freearea/freearea/applets"
+	"github.com/freearea/freearea/delegation"
 	"github.com/freearea/freearea/globalplatform"
 	"github.com/freearea/freearea/globalplatform/capfile"
 	"github.com/freearea/freearea/iso7816"
@@ -12,52 +13,58 @@ import (
 
 // load brings the load file to the card, with its hash: the card compares it
 // with what it received.
-func (p *Provisioner) load(file *capfile.File) Step {
+func (p *Provisioner) load(file *capfile.File, plan *Plan) Step {
 	hash := file.Hash()
-	return Step{
-		Name: StepLoad, Key: p.SecurityDomainKey, Commands: []string{"INSTALL [for load]", "LOAD"},
-		build: func(_ context.Context, s *Session) ([]globalplatform.Commander, error) {
-			first := globalplatform.InstallForLoad{LoadFile: file.Package.AID, SecurityDomain: p.CardProfile.SecurityDomain}
-			if p.CardProfile.LoadHash {
-				first.Hash = hash[:]
-			}
-			loadFile, err := globalplatform.LoadFile(file.LoadFileDataBlock())
-			if err != nil {
-				return nil, err
-			}
-			blocks, err := globalplatform.LoadBlocks(loadFile, p.blockSize(s))
-			return append([]globalplatform.Commander{first}, commanders(blocks)...), err
-		},
+	o := delegation.Operation{Kind: delegation.Load, LoadFile: file.Package.AID, SecurityDomain: plan.where.manager.AID}
+	if p.CardProfile.LoadHash || plan.delegated {
+		o.Hash = hash[:]
 	}
+	step := p.manage(StepLoad, plan, o, iso7816.AID{}, "INSTALL [for load]", "LOAD")
+	step.build = func(_ context.Context, s *Session) ([]globalplatform.Commander, error) {
+		loadFile, err := globalplatform.LoadFile(file.LoadFileDataBlock())
+		if err != nil {
+			return nil, err
+		}
+		blocks, err := globalplatform.LoadBlocks(loadFile, p.blockSize(s))
+		return commanders(blocks), err
+	}
+	return step
 }
 
-func (p *Provisioner) install(d *Desired, plan *Plan) Step {
-	return Step{
-		Name: StepInstall, Key: p.SecurityDomainKey, Commands: []string{"INSTALL [for install and make selectable]"},
-		build: func(context.Context, *Session) ([]globalplatform.Commander, error) {
-			spec := d.spec
-			if d.Profile.Traits().MutualAuthentication {
-				spec.DiversificationData = plan.data
-			}
-			parameters, err := d.Profile.InstallParameters(spec)
-			if err != nil {
-				return nil, err
-			}
-			app := d.Manifest.Application
-			return []globalplatform.Commander{globalplatform.InstallForInstall{
-				LoadFile: app.Package, Module: app.Module, Instance: app.Instance,
-				Parameters: globalplatform.InstallParameters{Specific: parameters}, MakeSelectable: true,
-			}}, nil
-		},
+// install is for an instance with the plan's diversification data.
+func (p *Provisioner) install(d *Desired, plan *Plan) (Step, error) {
+	spec := d.spec
+	o := delegation.Operation{Kind: delegation.Install, LoadFile: d.Manifest.Application.Package,
+		Module: d.Manifest.Application.Module, Instance: d.Manifest.Application.Instance}
+	if d.Profile.Traits().MutualAuthentication {
+		spec.DiversificationData = plan.data
+		o.Data = plan.data[:]
 	}
+	var err error
+	if o.Parameters, err = d.Profile.InstallParameters(spec); err != nil {
+		return Step{}, err
+	}
+	return p.manage(StepInstall, plan, o, iso7816.AID{}, "INSTALL [for install and make selectable]"), nil
+}
+
+// extradite gives the instance to the service's Security Domain.
+func (p *Provisioner) extradite(plan *Plan) Step {
+	o := delegation.Operation{Kind: delegation.Extradite, Object: plan.Instance, SecurityDomain: plan.where.home.AID}
+	return p.manage(StepExtradite, plan, o, plan.where.manager.AID, "INSTALL [for extradition]")
+}
+
+// through marks a step that goes through a Security Domain.
+func through(d Domain, step Step) Step {
+	step.Domain, step.Key, step.domain = d.AID, d.Key, d
+	return step
 }
 
 // personalize writes the content. Where the ID was not known when the plan was
 // made, the run has reserved one by now.
 func (p *Provisioner) personalize(plan *Plan, setPIN bool) Step {
 	d := plan.desired
-	return Step{
-		Name: StepPersonalize, Key: p.SecurityDomainKey, Commands: []string{"INSTALL [for personalization]", "STORE DATA"},
+	return through(plan.where.home, Step{
+		Name: StepPersonalize, Commands: []string{"INSTALL [for personalization]", "STORE DATA"},
 		build: func(ctx context.Context, s *Session) ([]globalplatform.Commander, error) {
 			c, err := p.content(ctx, d, plan.number, plan.data)
 			defer erase(&c)
@@ -77,7 +84,7 @@ func (p *Provisioner) personalize(plan *Plan, setPIN bool) Step {
 			}
 			return p.storeData(d.Profile, plan.Instance, blocks)
 		},
-	}
+	})
 }
 
 // verify reads back what the card says that it holds.
@@ -90,47 +97,44 @@ func (p *Provisioner) verify(plan *Plan) Step {
 		return err
 	}
 	if _, ok := d.Profile.(applets.Observer); ok {
-		return Step{
-			Name: StepVerify, Key: p.SecurityDomainKey, Commands: []string{"SELECT"},
+		return through(plan.where.home, Step{
+			Name: StepVerify, Commands: []string{"SELECT"},
 			look: func(ctx context.Context, s *Session) error {
-				return holds(p.observe(ctx, s, d.Profile, plan.Instance))
+				return holds(p.observe(ctx, s, plan.where.home, d.Profile, plan.Instance))
 			},
-		}
+		})
 	}
-	return Step{
-		Name: StepVerify, Key: p.SecurityDomainKey, Commands: []string{"INSTALL [for personalization]", "STORE DATA"},
+	return through(plan.where.home, Step{
+		Name: StepVerify, Commands: []string{"INSTALL [for personalization]", "STORE DATA"},
 		build: func(context.Context, *Session) ([]globalplatform.Commander, error) {
 			return p.observation(d.Profile, plan.Instance)
 		},
 		check: func(answer []byte) error {
 			return holds(d.Profile.ParseObservation(answer))
 		},
-	}
+	})
 }
 
-func (p *Provisioner) wipe(profile applets.Profile, instance iso7816.AID) Step {
-	return Step{
-		Name: StepWipe, Key: p.SecurityDomainKey, Commands: []string{"INSTALL [for personalization]", "STORE DATA"},
+// wipe erases the content, through the Security Domain that the instance
+// belongs to.
+func (p *Provisioner) wipe(at Domain, profile applets.Profile, instance iso7816.AID) Step {
+	return through(at, Step{
+		Name: StepWipe, Commands: []string{"INSTALL [for personalization]", "STORE DATA"},
 		build: func(context.Context, *Session) ([]globalplatform.Commander, error) {
 			return p.storeData(profile, instance, profile.Wipe())
 		},
-	}
+	})
 }
 
-func (p *Provisioner) deleteObject(name StepName, aid iso7816.AID) Step {
-	return Step{
-		Name: name, Key: p.SecurityDomainKey, Commands: []string{"DELETE"},
-		build: func(context.Context, *Session) ([]globalplatform.Commander, error) {
-			return []globalplatform.Commander{globalplatform.Delete{AID: aid}}, nil
-		},
-	}
+func (p *Provisioner) deleteObject(name StepName, plan *Plan, aid iso7816.AID) Step {
+	return p.manage(name, plan, delegation.Operation{Kind: delegation.Delete, Object: aid}, iso7816.AID{}, "DELETE")
 }
 
 // deleteLoadFile deletes a load file that nothing is known to use. A card
 // refuses that as long as an instance of it is there (GPCS 9.5.2), also one
 // that this Security Domain doesn't see; the load file then stays.
-func (p *Provisioner) deleteLoadFile(aid iso7816.AID) Step {
-	step := p.deleteObject(StepDeleteLoadFile, aid)
+func (p *Provisioner) deleteLoadFile(plan *Plan) Step {
+	step := p.deleteObject(StepDeleteLoadFile, plan, plan.loadFile)
 	step.spared = func(err error) bool { return errors.Is(err, iso7816.ErrConditions) }
 	return step
 }
@@ -183,11 +187,7 @@ func commanders[C globalplatform.Commander](list []C) []globalplatform.Commander
 // execute sends commands in order and returns the answer to the last.
 func (s *Session) execute(ctx context.Context, commands []globalplatform.Commander, sent func(n int)) (answer []byte, err error) {
 	for i, c := range commands {
-		cmd, err := c.Command()
-		if err != nil {
-			return nil, err
-		}
-		if answer, err = iso7816.Do(ctx, s.channel, cmd); err != nil {
+		if answer, err = globalplatform.Execute(ctx, s.channel, c); err != nil {
 			return nil, err
 		}
 		sent(i + 1)

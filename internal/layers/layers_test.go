@@ -34,7 +34,7 @@ var layers = [][]string{
 	1: {"iso7816", "internal/sp800", "internal/durable"},
 	2: {"keys", "keys/file", "keys/pkcs11"},
 	3: {"globalplatform", "globalplatform/scp", "globalplatform/capfile"},
-	4: {"applets", "applets/files", "applets/recipe", "emulator/oncard"},
+	4: {"delegation", "applets", "applets/files", "applets/recipe", "emulator/oncard"},
 	5: {"applets/oncard", "applets/files/oncard", "applets/appletstest", "manifest", "consent"},
 	6: {"ledger", "emulator", "emulator/vpcd", "emulator/jcvm", "pcsc"},
 	7: {"provisioner", "reader"},
