@@ -101,6 +101,8 @@ var store = sync.OnceValue(func() *file.Store {
 	}
 	add("card-manager", keys.SecurityDomain)
 	add("other-manager", keys.SecurityDomain)
+	add("provider", keys.SecurityDomain)
+	add("service", keys.SecurityDomain)
 	add("counter", keys.CounterSigning)
 	add("ledger", keys.Ledger)
 	for _, m := range all {
@@ -426,8 +428,16 @@ func (c *counter) observe(m *manifest.Manifest) (o applets.Observation, ok bool)
 	c.t.Helper()
 	ctx := c.t.Context()
 	s := c.domain()
-	defer s.Close()
 	_, err := globalplatform.Execute(ctx, s, globalplatform.InstallForPersonalization{Instance: m.Application.Instance})
+	for _, d := range c.Domains {
+		if !errors.Is(err, iso7816.ErrConditions) {
+			break
+		}
+		s.Close()
+		s = c.channel(d.AID, c.domainKeys(d))
+		_, err = globalplatform.Execute(ctx, s, globalplatform.InstallForPersonalization{Instance: m.Application.Instance})
+	}
+	defer s.Close()
 	if errors.Is(err, iso7816.ErrDataNotFound) {
 		return o, false
 	}

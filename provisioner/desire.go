@@ -191,6 +191,12 @@ func (p *Provisioner) content(ctx context.Context, d *Desired, number uint16, da
 		field(sum[:])
 	}
 	field(instance.Bytes())
+	// An instance that moves to another Security Domain is written anew: a run
+	// that was torn in between then shows.
+	if home := d.where.home.AID; home != p.CardProfile.SecurityDomain {
+		field([]byte("security domain"))
+		field(home.Bytes())
+	}
 	field(record)
 	field(items)
 	if d.Profile.Traits().MutualAuthentication {

@@ -118,15 +118,12 @@ func (p *Provisioner) PlanIssue(ctx context.Context, s *Session, d *Desired) (*P
 	if err != nil {
 		return nil, err
 	}
-	observed, moves, err := p.planInstall(ctx, s, d, plan)
+	observed, err := p.planInstall(ctx, s, d, plan)
 	if err != nil {
 		return nil, err
 	}
 	if observed != nil && observed.Personalized() {
-		done := false
-		if !moves {
-			done, err = p.holdsAlready(ctx, plan, observed, active, last)
-		}
+		done, err := p.holdsAlready(ctx, plan, observed, active, last)
 		if done || err != nil {
 			return plan, err
 		}
@@ -328,13 +325,13 @@ func (p *Provisioner) instance(ctx context.Context, s *Session, w place, app man
 }
 
 // planInstall adds the steps that bring the instance to its Security Domain,
-// and returns what an instance that is there holds; moves tells that it is with
-// the manager still.
-func (p *Provisioner) planInstall(ctx context.Context, s *Session, d *Desired, plan *Plan) (observed *applets.Observation, moves bool, err error) {
+// and returns what an instance that is there holds. What it holds with its
+// manager is not what is wanted (see content), and will be written anew.
+func (p *Provisioner) planInstall(ctx context.Context, s *Session, d *Desired, plan *Plan) (*applets.Observation, error) {
 	app := d.Manifest.Application
 	present, at, err := p.instance(ctx, s, d.where, app)
 	if err != nil {
-		return nil, false, err
+		return nil, err
 	}
 	switch {
 	case present == nil:
@@ -344,36 +341,36 @@ func (p *Provisioner) planInstall(ctx context.Context, s *Session, d *Desired, p
 		observed, err := p.observe(ctx, s, at, d.Profile, app.Instance)
 		for _, other := range []error{applets.ErrOtherType, applets.ErrVersion, applets.ErrMalformedObservation} {
 			if errors.Is(err, other) {
-				return nil, false, fmt.Errorf("%w: %v: %w", ErrForeign, app.Instance, err)
+				return nil, fmt.Errorf("%w: %v: %w", ErrForeign, app.Instance, err)
 			}
 		}
 		if err != nil {
-			return nil, false, fmt.Errorf("look into %v: %w", app.Instance, err)
+			return nil, fmt.Errorf("look into %v: %w", app.Instance, err)
 		}
 		if observed.SpecUnknown || fits(observed.Spec, d.spec) {
 			plan.data = observed.Spec.DiversificationData
-			if moves = at.AID != d.where.home.AID; moves {
+			if at.AID != d.where.home.AID {
 				plan.Steps = append(plan.Steps, p.extradite(plan))
 			}
-			return &observed, moves, nil
+			return &observed, nil
 		}
 		if observed.Personalized() {
-			return nil, false, fmt.Errorf("%w: the instance %v was installed for another manifest; withdraw it first", ErrForeign, app.Instance)
+			return nil, fmt.Errorf("%w: the instance %v was installed for another manifest; withdraw it first", ErrForeign, app.Instance)
 		}
 		plan.Steps = append(plan.Steps, p.deleteObject(StepDelete, plan, app.Instance))
 	}
 	if plan.data, err = p.installData(plan); err != nil {
-		return nil, false, err
+		return nil, err
 	}
 	step, err := p.install(d, plan)
 	if err != nil {
-		return nil, false, err
+		return nil, err
 	}
 	plan.Steps = append(plan.Steps, step)
 	if d.where.separate() {
 		plan.Steps = append(plan.Steps, p.extradite(plan))
 	}
-	return nil, false, nil
+	return nil, nil
 }
 
 // fits reports whether an instance installed with one specification can hold

@@ -52,7 +52,7 @@ func flows() []flow {
 			}
 		}
 	}
-	return []flow{
+	return append(domainFlows(), []flow{
 		{name: "issue common-ap", manifest: points, prepare: fresh(points), issues: 1},
 		{name: "issue type-a", manifest: library, prepare: fresh(library), issues: 1, done: tries(3)},
 		{name: "issue type-d", manifest: office, prepare: fresh(office), issues: 1},
@@ -92,7 +92,7 @@ func flows() []flow {
 			check(c.t, err)
 			return c.request(office)
 		}},
-	}
+	}...)
 }
 
 // attempt carries the flow out once, from the consent on.
