@@ -14,7 +14,10 @@ package keys
 import (
 	"context"
 	"crypto/ed25519"
+	"crypto/rsa"
 	"errors"
+	"fmt"
+	"log/slog"
 	"time"
 
 	"github.com/freearea/freearea/iso7816"
@@ -29,11 +32,13 @@ const (
 	IssuerSigning  Kind = "issuer-signing"  // Ed25519: signs what EF.ID holds
 	CounterSigning Kind = "counter-signing" // Ed25519: signs consent records
 	Ledger         Kind = "ledger"          // AES: keyed digests and tags
+	Token          Kind = "token"           // AES or RSA: tokens of delegated management (GPCS C.4)
+	Receipt        Kind = "receipt"         // AES or RSA: receipts of delegated management (GPCS C.5)
 )
 
 // Kinds lists every kind.
 func Kinds() []Kind {
-	return []Kind{SecurityDomain, Read, IssuerSigning, CounterSigning, Ledger}
+	return []Kind{SecurityDomain, Read, IssuerSigning, CounterSigning, Ledger, Token, Receipt}
 }
 
 // Algorithms of stored keys, as Entry names them.
@@ -42,6 +47,8 @@ const (
 	AES192  = "aes-192"
 	AES256  = "aes-256"
 	Ed25519 = "ed25519"
+	RSA2048 = "rsa-2048" // exponent 65537
+	RSA3072 = "rsa-3072" // exponent 65537
 )
 
 // Algorithms lists the algorithms that a kind allows, the default first. It is
@@ -57,6 +64,8 @@ func (k Kind) Algorithms() []string {
 		return []string{Ed25519}
 	case Ledger:
 		return []string{AES256, AES192, AES128}
+	case Token, Receipt:
+		return []string{AES128, AES192, AES256, RSA2048, RSA3072}
 	}
 	return nil
 }
@@ -102,14 +111,15 @@ type Entry struct {
 	Name      string
 	Kind      Kind
 	Version   byte   // 1 to 127
-	Algorithm string // "aes-128", "aes-192", "aes-256", "ed25519"
+	Algorithm string // "aes-128", "aes-192", "aes-256", "ed25519", "rsa-2048", "rsa-3072"
 	// Check is the key check value as 6 hexadecimal digits; of a key set those
 	// of its keys, separated by slashes (see Set.Check); of an Ed25519 key the
-	// first 8 bytes of the public half as 16 digits.
+	// first 8 bytes of the public half as 16 digits, and of an RSA key those of
+	// its modulus.
 	Check       string
 	Created     time.Time
 	Retired     time.Time // zero while in use
-	Public      bool      // only the public half is stored (ed25519)
+	Public      bool      // only the public half is stored (Ed25519, RSA)
 	Development bool      // made from the well-known development key
 }
 
@@ -139,4 +149,44 @@ type Store interface {
 	PublicKey(ctx context.Context, ref Ref) (ed25519.PublicKey, error)
 	// Digest returns the AES-CMAC of the message under a ledger key.
 	Digest(ctx context.Context, ref Ref, message []byte) ([16]byte, error)
+}
+
+// SchemeKey is a key of one of GlobalPlatform's signature schemes (GPCS
+// appendix C): an AES key, or an RSA key of which Private is nil where only the
+// public half is stored. Erase it after use.
+type SchemeKey struct {
+	AES     Key
+	Public  *rsa.PublicKey
+	Private *rsa.PrivateKey
+}
+
+// Erase overwrites the AES key. What Go has copied of an RSA key stays until
+// its memory is used again.
+func (k *SchemeKey) Erase() { k.AES.Erase() }
+
+// String shows what kind of key it is and its check value.
+func (k SchemeKey) String() string {
+	if k.Public != nil {
+		return fmt.Sprintf("RSA-%d %X", k.Public.N.BitLen(), k.Public.N.Bytes()[:8])
+	}
+	return k.AES.String()
+}
+
+// GoString keeps %#v from printing the key.
+func (k SchemeKey) GoString() string { return "keys.SchemeKey{" + k.String() + "}" }
+
+// Format keeps every verb from printing the key.
+func (k SchemeKey) Format(f fmt.State, verb rune) { format(f, verb, k.String(), k.GoString()) }
+
+// LogValue keeps structured logs from printing the key.
+func (k SchemeKey) LogValue() slog.Value { return slog.StringValue(k.String()) }
+
+// MarshalText writes what String shows; there is no way back.
+func (k SchemeKey) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
+
+// SchemeKeys is offered by stores that keep the keys of tokens and receipts.
+type SchemeKeys interface {
+	// SchemeKey returns a key of kind Token or Receipt, which the caller
+	// erases. An AES key leaves the store, because the card has the same one.
+	SchemeKey(ctx context.Context, ref Ref, kind Kind) (SchemeKey, error)
 }

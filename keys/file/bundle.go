@@ -17,9 +17,8 @@ import (
 )
 
 const (
-	bundleName    = "key-bundle"
-	bundleVersion = 1
-	maxBundle     = 4 << 20
+	bundleName = "key-bundle"
+	maxBundle  = 4 << 20
 	// maxWrapped leaves room for age's header, its overhead and armour.
 	maxWrapped = 2*maxBundle + 1<<20
 )
@@ -27,9 +26,12 @@ const (
 // A bundle is what leaves a keystore. Like the keystore it is lines of JSON in
 // canonical form:
 //
-//	{"freearea":"key-bundle","version":1,"created":…,"entries":N}
+//	{"freearea":"key-bundle","version":1 or 2,"created":…,"entries":N}
 //	an entry's metadata as in the keystore, and "secret":… unless public_only, N times
 //	{"sha256":32 bytes}
+//
+// A bundle is of version 2 if it holds a key for tokens or receipts, or else
+// of version 1.
 type bundleHeader struct {
 	Format  string `json:"freearea"`
 	Version int    `json:"version"`
@@ -108,14 +110,14 @@ func (s *Store) bundle(ctx context.Context, refs []keys.Ref, public bool) ([]byt
 		if err != nil {
 			return nil, nil, err
 		}
-		if m := &s.img.entries[i].metadata; public && m.Algorithm != keys.Ed25519 {
+		if m := &s.img.entries[i].metadata; public && publicSize(m.Algorithm) == 0 {
 			return nil, nil, fmt.Errorf("%w: %s version %d (%s) has no public half", keys.ErrWrongKind, m.Name, m.Version, m.Kind)
 		}
 		chosen = append(chosen, i)
 	}
 	if len(refs) == 0 {
 		for i := range s.img.entries {
-			if !public || s.img.entries[i].Algorithm == keys.Ed25519 {
+			if !public || publicSize(s.img.entries[i].Algorithm) > 0 {
 				chosen = append(chosen, i)
 			}
 		}
@@ -157,8 +159,17 @@ func (s *Store) bundle(ctx context.Context, refs []keys.Ref, public bool) ([]byt
 	return b, list, nil
 }
 
+// bundleVersion is the version of a bundle with these entries.
+func bundleVersion(entries []bundleEntry) int {
+	v := plainVersion
+	for _, e := range entries {
+		v = max(v, e.formatVersion())
+	}
+	return v
+}
+
 func encodeBundle(created string, entries []bundleEntry) []byte {
-	b := append(canonical(bundleHeader{bundleName, bundleVersion, created, len(entries)}), '\n')
+	b := append(canonical(bundleHeader{bundleName, bundleVersion(entries), created, len(entries)}), '\n')
 	for _, e := range entries {
 		b = append(append(b, canonical(e)...), '\n')
 	}
@@ -271,8 +282,8 @@ func parseBundle(b []byte) (*bundleHeader, []bundleEntry, error) {
 	switch format, version := identify(b); {
 	case format != bundleName:
 		return nil, nil, fmt.Errorf("%w: this is something else", ErrBundle)
-	case version != bundleVersion:
-		return nil, nil, fmt.Errorf("%w: %d, this software knows %d", ErrFormatVersion, version, bundleVersion)
+	case version < plainVersion || version > formatVersion:
+		return nil, nil, fmt.Errorf("%w: %d, this software knows %d to %d", ErrFormatVersion, version, plainVersion, formatVersion)
 	}
 	lines, err := splitSum(b)
 	if err != nil {
@@ -305,6 +316,9 @@ func parseBundle(b []byte) (*bundleHeader, []bundleEntry, error) {
 			return nil, nil, bad(fmt.Sprintf("line %d", i+2), err)
 		}
 		entries = append(entries, e)
+	}
+	if v := bundleVersion(entries); h.Version != v {
+		return nil, nil, bad("line 1", fmt.Errorf("version %d with keys of version %d", h.Version, v))
 	}
 	return &h, entries, nil
 }

@@ -181,7 +181,8 @@ func TestMalformedBundle(t *testing.T) {
 	}{
 		"empty":             {nil, ErrBundle},
 		"a keystore":        {read(t, from), ErrBundle},
-		"later version":     {replace(`"version":1`, `"version":2`), ErrFormatVersion},
+		"later version":     {replace(`"version":1`, `"version":3`), ErrFormatVersion},
+		"version of others": {replace(`"version":1`, `"version":2`), ErrBundle},
 		"not mended":        {[]byte(strings.Replace(good, "door", "poor", 1)), ErrBundle},
 		"entry less":        {mend([]byte(strings.Replace(good, door, "", 1))), ErrBundle},
 		"entry twice":       {mend([]byte(strings.Replace(strings.Replace(good, door, door+door, 1), `"entries":7`, `"entries":8`, 1))), ErrBundle},

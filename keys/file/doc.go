@@ -30,16 +30,22 @@
 // check, E an entry line's fields up to and including retired, each as a JSON
 // object of its own in canonical form, without a line feed.
 //
-//	{"freearea":"keystore","version":1,"kdf":"argon2id","time":T,"memory_kib":M,"threads":P,
+//	{"freearea":"keystore","version":2,"kdf":"argon2id","time":T,"memory_kib":M,"threads":P,
 //	 "salt":16 bytes,"check":16 bytes,"nonce":24 bytes,"key":48 bytes}
 //	one line for each entry, ascending by name, then version:
-//	{"name":…,"kind":…,"version":1–127,"algorithm":…,"check_value":…,"public_key":32 bytes,
+//	{"name":…,"kind":…,"version":1–127,"algorithm":…,"check_value":…,"public_key":…,
 //	 "public_only":true,"development":true,"created":…,"retired":…,"nonce":24 bytes,"sealed":…}
 //	{"entries":N,"generation":G}
 //	{"mac":32 bytes}
 //	{"sha256":32 bytes}
 //
-// public_key is there for Ed25519 keys only; public_only, development and
+// Version 1 has no keys of the kinds token and receipt, and is like version 2
+// otherwise; the numbers in the labels below stay 1 in both. Files of version 1
+// are read and kept up as they are, and become version 2 when the passphrase is
+// changed, because the header is bound to it.
+//
+// public_key is there for Ed25519 keys (32 bytes) and for RSA keys (the modulus
+// of 256 or 384 bytes; the exponent is 65537) only; public_only, development and
 // retired only where they apply. Dates are RFC 3339 in UTC, to the second.
 //
 //	S         = argon2id(passphrase, salt, T, M, P), 32 bytes
@@ -53,8 +59,9 @@
 //	sha256    = SHA-256(every byte before the sha256 line)
 //
 // The secret is ENC ‖ MAC ‖ DEK for a Security Domain, ENC ‖ MAC for reading,
-// the seed of 32 bytes for Ed25519 (RFC 8032), the key itself for a ledger key,
-// and nothing for a public-only entry. The file key is random, 32 bytes; a new
+// the seed of 32 bytes for Ed25519 (RFC 8032), the key itself for a ledger
+// key and for an AES key for tokens or receipts, the two primes of equal length
+// for an RSA key, and nothing for a public-only entry. The file key is random, 32 bytes; a new
 // one is drawn, and every entry sealed anew, when the passphrase is changed, so
 // that an old copy and its passphrase open nothing new. check tells a wrong
 // passphrase from a damaged file; sha256 tells an accident from both before

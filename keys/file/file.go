@@ -5,10 +5,12 @@ import (
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
+	"crypto/rsa"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
+	"math/big"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -44,6 +46,9 @@ var (
 	ErrPassphraseChanged = errors.New("the keystore's passphrase was changed by another process")
 	// ErrNotRetired: only a retired key can be removed.
 	ErrNotRetired = errors.New("key is not retired")
+	// ErrOldFormat: the file is of a version that has no such keys. Changing its
+	// passphrase makes it one of the newest.
+	ErrOldFormat = errors.New("keystore is of an older format")
 	// ErrBundle: what should be imported is no bundle, or a damaged one.
 	ErrBundle = errors.New("malformed key bundle")
 	// ErrClosed: the Store was closed.
@@ -86,7 +91,10 @@ type Store struct {
 	img  *image    // the file as last read or written
 }
 
-var _ keys.Store = (*Store)(nil)
+var (
+	_ keys.Store      = (*Store)(nil)
+	_ keys.SchemeKeys = (*Store)(nil)
+)
 
 // New says what key is to be added.
 type New struct {
@@ -521,10 +529,77 @@ func (s *Store) Generate(ctx context.Context, n New) (keys.Entry, error) {
 	}
 	secret := make([]byte, m.secretSize())
 	defer clear(secret)
-	if _, err := io.ReadFull(s.rand, secret); err != nil {
+	if size := publicSize(m.Algorithm); size > ed25519.PublicKeySize {
+		private, err := rsa.GenerateKey(s.rand, size*8)
+		if err != nil {
+			return keys.Entry{}, fmt.Errorf("drawing a key: %w", err)
+		}
+		private.Primes[0].FillBytes(secret[:size/2])
+		private.Primes[1].FillBytes(secret[size/2:])
+	} else if _, err := io.ReadFull(s.rand, secret); err != nil {
 		return keys.Entry{}, fmt.Errorf("drawing a key: %w", err)
 	}
 	return s.add(ctx, n, m, secret)
+}
+
+// rsaExponent is the public exponent of every RSA key.
+const rsaExponent = 65537
+
+// rsaKey is the RSA key with these primes, one after the other.
+func rsaKey(primes []byte) (*rsa.PrivateKey, error) {
+	half := len(primes) / 2
+	p, q := new(big.Int).SetBytes(primes[:half]), new(big.Int).SetBytes(primes[half:])
+	one := big.NewInt(1)
+	phi := new(big.Int).Mul(new(big.Int).Sub(p, one), new(big.Int).Sub(q, one))
+	d := new(big.Int).ModInverse(big.NewInt(rsaExponent), phi)
+	if d == nil {
+		return nil, errors.New("RSA key has no private exponent")
+	}
+	k := &rsa.PrivateKey{
+		PublicKey: rsa.PublicKey{N: new(big.Int).Mul(p, q), E: rsaExponent}, D: d, Primes: []*big.Int{p, q},
+	}
+	if k.N.BitLen() != len(primes)*8 {
+		return nil, fmt.Errorf("RSA key of %d bits: %d expected", k.N.BitLen(), len(primes)*8)
+	}
+	if err := k.Validate(); err != nil {
+		return nil, err
+	}
+	k.Precompute()
+	return k, nil
+}
+
+// SchemeKey returns a key for tokens or receipts; see [keys.SchemeKeys].
+func (s *Store) SchemeKey(ctx context.Context, ref keys.Ref, kind keys.Kind) (keys.SchemeKey, error) {
+	if kind != keys.Token && kind != keys.Receipt {
+		return keys.SchemeKey{}, fmt.Errorf("%w: keys of kind %q are of no signature scheme", keys.ErrWrongKind, kind)
+	}
+	m, secret, err := s.secret(ctx, ref, kind)
+	if errors.Is(err, keys.ErrPublicOnly) {
+		s.mu.RLock()
+		defer s.mu.RUnlock()
+		if s.keys == nil {
+			return keys.SchemeKey{}, ErrClosed
+		}
+		i, err := s.img.find(ref)
+		if err != nil {
+			return keys.SchemeKey{}, err
+		}
+		modulus := new(big.Int).SetBytes(s.img.entries[i].PublicKey)
+		return keys.SchemeKey{Public: &rsa.PublicKey{N: modulus, E: rsaExponent}}, nil
+	}
+	if err != nil {
+		return keys.SchemeKey{}, err
+	}
+	defer clear(secret)
+	if publicSize(m.Algorithm) == 0 {
+		k, err := keys.NewKey(secret)
+		return keys.SchemeKey{AES: k}, err
+	}
+	private, err := rsaKey(secret)
+	if err != nil {
+		return keys.SchemeKey{}, fmt.Errorf("%w: key %s version %d: %w", ErrDamaged, m.Name, m.Version, err)
+	}
+	return keys.SchemeKey{Public: &private.PublicKey, Private: private}, nil
 }
 
 // AddSet adds a given key set, of a Security Domain or for reading. The
@@ -669,7 +744,16 @@ func (m *metadata) describe(secret []byte) error {
 			clear(private)
 		}
 		m.Check = publicCheck(m.PublicKey)
-	case m.Kind == keys.Ledger:
+	case publicSize(m.Algorithm) > 0:
+		if !m.PublicOnly {
+			private, err := rsaKey(secret)
+			if err != nil {
+				return fmt.Errorf("key %s version %d: %w", m.Name, m.Version, err)
+			}
+			m.PublicKey = private.N.Bytes()
+		}
+		m.Check = publicCheck(m.PublicKey)
+	case keyCount(m.Kind) == 1:
 		k, err := keys.NewKey(secret)
 		if err != nil {
 			return err
@@ -691,6 +775,9 @@ func (m *metadata) describe(secret []byte) error {
 
 // insert adds an entry at its place.
 func (img *image) insert(fk *fileKeys, m metadata, secret []byte, rand io.Reader) error {
+	if img.header.Version < m.formatVersion() {
+		return fmt.Errorf("%w: version %d has no keys of kind %q", ErrOldFormat, img.header.Version, m.Kind)
+	}
 	for i := range img.entries {
 		other := &img.entries[i].metadata
 		if other.Name != m.Name {

@@ -3,11 +3,15 @@ package file
 import (
 	"bytes"
 	"context"
+	"crypto"
 	"crypto/ed25519"
+	crand "crypto/rand"
+	"crypto/rsa"
 	"encoding/base64"
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"math/rand/v2"
 	"os"
@@ -539,7 +543,7 @@ func TestWrapBindsHeader(t *testing.T) {
 	must[*fileKeys](t)(img.header.unwrap(pass))
 	for name, change := range map[string]func(*headerLine){
 		"format":  func(h *headerLine) { h.Format = "other" },
-		"version": func(h *headerLine) { h.Version = 2 },
+		"version": func(h *headerLine) { h.Version = 1 },
 		"kdf":     func(h *headerLine) { h.KDF = "argon2i" },
 	} {
 		h := img.header
@@ -599,7 +603,7 @@ func TestOtherFiles(t *testing.T) {
 		"text":          {[]byte("hello\n"), ErrNotKeystore},
 		"age":           {[]byte("age-encryption.org/v1\n"), ErrNotKeystore},
 		"a bundle":      {[]byte(`{"freearea":"key-bundle","version":1}` + "\n"), ErrNotKeystore},
-		"later version": {mend(bytes.Replace(good, []byte(`"version":1`), []byte(`"version":2`), 1)), ErrFormatVersion},
+		"later version": {mend(bytes.Replace(good, []byte(`"version":2`), []byte(`"version":3`), 1)), ErrFormatVersion},
 		"other order":   {mend(bytes.Replace(good, []byte(`"time":1,"memory_kib":8`), []byte(`"memory_kib":8,"time":1`), 1)), ErrDamaged},
 		"white space":   {mend(bytes.Replace(good, []byte(`"time":1`), []byte(`"time": 1`), 1)), ErrDamaged},
 		"unknown field": {mend(bytes.Replace(good, []byte(`"time":1`), []byte(`"x":1,"time":1`), 1)), ErrDamaged},
@@ -1007,4 +1011,71 @@ func FuzzParse(f *testing.F) {
 			}
 		}
 	})
+}
+
+// Keys for tokens and receipts: what comes out signs what its public half
+// verifies, and a bundle carries it from keystore to keystore.
+func TestSchemeKeys(t *testing.T) {
+	ctx := t.Context()
+	s := create(t)
+	must[keys.Entry](t)(s.Generate(ctx, New{Name: "aes", Kind: keys.Token, Version: 112}))
+	e := must[keys.Entry](t)(s.Generate(ctx, New{Name: "rsa", Kind: keys.Token, Algorithm: keys.RSA2048}))
+	must[keys.Entry](t)(s.Generate(ctx, New{Name: "receipt", Kind: keys.Receipt, Algorithm: keys.AES256}))
+	s = reopen(t, s)
+	a := must[keys.SchemeKey](t)(s.SchemeKey(ctx, keys.Ref{Name: "aes"}, keys.Token))
+	if a.AES.Len() != 16 || a.Private != nil {
+		t.Errorf("AES key %v", a)
+	}
+	r := must[keys.SchemeKey](t)(s.SchemeKey(ctx, keys.Ref{Name: "rsa"}, keys.Token))
+	digest := make([]byte, 32)
+	signature := must[[]byte](t)(rsa.SignPSS(crand.Reader, r.Private, crypto.SHA256, digest, nil))
+	if r.Public.N.BitLen() != 2048 || !strings.HasSuffix(r.String(), e.Check) || len(e.Check) != 16 {
+		t.Errorf("RSA key %v, check value %s", r, e.Check)
+	}
+	_, err := s.SchemeKey(ctx, keys.Ref{Name: "receipt"}, keys.Token)
+	wantErr(t, err, keys.ErrWrongKind)
+	_, err = s.SchemeKey(ctx, keys.Ref{Name: "aes"}, keys.Ledger)
+	wantErr(t, err, keys.ErrWrongKind)
+
+	var public, all bytes.Buffer
+	must[[]keys.Entry](t)(s.ExportPublic(ctx, &public, []keys.Ref{{Name: "rsa"}}))
+	must[[]keys.Entry](t)(s.ExportPlain(ctx, &all, nil))
+	_, err = s.ExportPublic(ctx, io.Discard, []keys.Ref{{Name: "aes"}})
+	wantErr(t, err, keys.ErrWrongKind)
+	other := create(t)
+	must[[]keys.Entry](t)(other.ImportPlain(ctx, &public))
+	half := must[keys.SchemeKey](t)(other.SchemeKey(ctx, keys.Ref{Name: "rsa"}, keys.Token))
+	if half.Private != nil {
+		t.Error("the public half brings a private one")
+	}
+	if err := rsa.VerifyPSS(half.Public, crypto.SHA256, digest, signature, nil); err != nil {
+		t.Error(err)
+	}
+	third := create(t)
+	must[[]keys.Entry](t)(third.ImportPlain(ctx, bytes.NewReader(all.Bytes())))
+	if k := must[keys.SchemeKey](t)(third.SchemeKey(ctx, keys.Ref{Name: "rsa"}, keys.Token)); !k.Private.Equal(r.Private) {
+		t.Error("another key came out of the bundle")
+	}
+}
+
+// A keystore of version 1, from before there were such keys, says so, and takes
+// them once its passphrase was changed.
+func TestFirstVersion(t *testing.T) {
+	ctx := t.Context()
+	data := must[[]byte](t)(os.ReadFile("testdata/python.keys"))
+	s := must[*Store](t)(Open(ctx, put(t, data), pass, options()))
+	t.Cleanup(func() { s.Close() })
+	_, err := s.Generate(ctx, New{Name: "t", Kind: keys.Token})
+	wantErr(t, err, ErrOldFormat)
+	must[keys.Entry](t)(s.Generate(ctx, New{Name: "l", Kind: keys.Ledger}))
+	if v := must[*image](t)(parse(read(t, s))).header.Version; v != 1 {
+		t.Errorf("version %d", v)
+	}
+	if err := s.ChangePassphrase(ctx, pass, Cost{}); err != nil {
+		t.Fatal(err)
+	}
+	must[keys.Entry](t)(s.Generate(ctx, New{Name: "t", Kind: keys.Token}))
+	if v := must[*image](t)(parse(read(t, s))).header.Version; v != 2 {
+		t.Errorf("version %d", v)
+	}
 }

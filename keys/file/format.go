@@ -25,8 +25,11 @@ import (
 )
 
 const (
-	formatName    = "keystore"
-	formatVersion = 1
+	formatName = "keystore"
+	// Version 2 is version 1 with keys for tokens and receipts. New keystores
+	// are of version 2; an older one becomes one with its next passphrase.
+	formatVersion = 2
+	plainVersion  = 1
 
 	maxFile       = 4 << 20
 	maxEntries    = 4096
@@ -174,8 +177,8 @@ func parse(data []byte) (*image, error) {
 	switch format, version := identify(data); {
 	case format != formatName:
 		return nil, ErrNotKeystore
-	case version != formatVersion:
-		return nil, fmt.Errorf("%w: %d, this software knows %d", ErrFormatVersion, version, formatVersion)
+	case version < plainVersion || version > formatVersion:
+		return nil, fmt.Errorf("%w: %d, this software knows %d to %d", ErrFormatVersion, version, plainVersion, formatVersion)
 	}
 	damaged := func(place string, err error) error { return fmt.Errorf("%w: %s: %v", ErrDamaged, place, err) }
 
@@ -222,6 +225,9 @@ func parse(data []byte) (*image, error) {
 		err := decodeLine(line, &e)
 		if err == nil {
 			err = e.validate()
+		}
+		if err == nil && img.header.Version < e.formatVersion() {
+			err = fmt.Errorf("key of kind %q in a keystore of version %d", e.Kind, img.header.Version)
 		}
 		if err == nil && i > 0 {
 			err = follows(&img.entries[i-1].metadata, &e.metadata)
@@ -297,9 +303,12 @@ func (m *metadata) validate() error {
 	if m.Version < 1 || m.Version > keys.MaxVersion {
 		return fmt.Errorf("key version %d: 1 to %d allowed", m.Version, keys.MaxVersion)
 	}
-	if m.Algorithm == keys.Ed25519 {
-		if len(m.PublicKey) != ed25519.PublicKeySize || m.Check != publicCheck(m.PublicKey) {
+	if size := publicSize(m.Algorithm); size > 0 {
+		if len(m.PublicKey) != size || m.Check != publicCheck(m.PublicKey) {
 			return errors.New("public key of a wrong size or check value")
+		}
+		if size > ed25519.PublicKeySize && (m.PublicKey[0]&0x80 == 0 || m.PublicKey[size-1]&1 == 0) {
+			return errors.New("RSA modulus of a wrong size, or even")
 		}
 		if m.Development {
 			return errors.New("signing key marked as development key")
@@ -344,8 +353,33 @@ func keyCount(kind keys.Kind) int {
 	return 1
 }
 
+// formatVersion is the first version that has keys of this kind.
+func (m *metadata) formatVersion() int {
+	if m.Kind == keys.Token || m.Kind == keys.Receipt {
+		return formatVersion
+	}
+	return plainVersion
+}
+
+// publicSize is the size of the public half: an Ed25519 key, or an RSA modulus;
+// 0 for an algorithm without one.
+func publicSize(algorithm string) int {
+	switch algorithm {
+	case keys.Ed25519:
+		return ed25519.PublicKeySize
+	case keys.RSA2048:
+		return 2048 / 8
+	case keys.RSA3072:
+		return 3072 / 8
+	}
+	return 0
+}
+
+// keySize is the size of one key; of an RSA key that of both its primes.
 func keySize(algorithm string) int {
 	switch algorithm {
+	case keys.RSA2048, keys.RSA3072:
+		return publicSize(algorithm)
 	case keys.AES128:
 		return 16
 	case keys.AES192:
