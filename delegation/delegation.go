@@ -529,6 +529,17 @@ func (t *Tokens) Find(o Operation) int {
 	return -1
 }
 
+// TypeOf returns the type that a file says it is, "" where it says none.
+func TypeOf(b []byte) string {
+	var id struct {
+		Type string `json:"type"`
+	}
+	if len(b) > MaxFile || json.Unmarshal(b, &id) != nil {
+		return ""
+	}
+	return id.Type
+}
+
 // encode writes a file for people to read as well.
 func encode(v any, invalid error) ([]byte, error) {
 	if invalid != nil {

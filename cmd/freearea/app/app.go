@@ -184,6 +184,8 @@ func (p *program) cli() *cli.App {
 			p.withdrawCommand(),
 			p.readCommand(),
 			p.consentCommand(),
+			p.tokenCommand(),
+			p.operatorCommand(),
 
 			p.manifestCommand(),
 			p.keysCommand(),

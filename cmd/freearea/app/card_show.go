@@ -174,6 +174,10 @@ func (p *program) cardShow(c *cli.Context) (err error) {
 		if pr, err = p.provisioner(c, o); err != nil {
 			return err
 		}
+		if pr.SecurityDomainKey.Name == "" {
+			withKeys = false
+			p.notef(msg.Of("freearea: the issuer's key set is not at hand: only what the card tells anybody is shown", "freearea: 発行者の鍵セットがないため、誰にでも答える情報だけを示します"))
+		}
 	}
 
 	mode := iso7816.Shared

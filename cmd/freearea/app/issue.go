@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -57,6 +58,7 @@ func (p *program) issueCommand() *cli.Command {
 			&cli.StringSliceFlag{Name: "item", Usage: t(msg.Of("a further item, `NAME=VALUE`; repeat for each", "追加項目 `NAME=VALUE`(項目ごとに繰り返す)"))},
 			&cli.StringFlag{Name: "pin-file", Usage: t(msg.Of("read the PIN from `FILE` instead of asking", "PINを `FILE` から読む(既定:画面で尋ねる)"))},
 			&cli.StringFlag{Name: "card-expiry", Usage: t(msg.Of("expiry `DATE` printed on the card, YYYY-MM-DD", "カード券面の有効期限 `DATE`(YYYY-MM-DD)"))},
+			p.tokensFlag(),
 			&cli.BoolFlag{Name: "dry-run", Usage: t(msg.Of("show the plan and stop", "計画を表示して終了する"))},
 			&cli.StringFlag{Name: "reason", Usage: t(msg.Of("`TEXT` for the ledger", "台帳に残す理由 `TEXT`"))},
 			p.retryFlag(),
@@ -162,6 +164,7 @@ func (p *program) withdrawCommand() *cli.Command {
 		Flags: []cli.Flag{
 			p.cardFlag(),
 			p.cutFlag(),
+			p.tokensFlag(),
 			&cli.BoolFlag{Name: "dry-run", Usage: t(msg.Of("show the plan and stop", "計画を表示して終了する"))},
 			p.retryFlag(),
 			p.jsonFlag(),
@@ -208,6 +211,36 @@ func (p *program) provisioner(c *cli.Context, o *office) (*provisioner.Provision
 		Actor:              p.actor(),
 		RetryAfterFailures: c.Bool("retry-after-failures"),
 		Rand:               p.Rand,
+		Home:               p.site.SecurityDomain,
+	}
+	for _, d := range p.site.Domains {
+		pr.Domains = append(pr.Domains, provisioner.Domain{
+			AID: d.AID, Key: keys.Ref{Name: d.Keys}, Diversification: d.Diversification, Manager: d.Manager,
+		})
+	}
+	// A service provider need not have the issuer's keys.
+	if len(pr.Domains) > 0 {
+		entries, err := o.keys.Entries(c.Context)
+		if err != nil {
+			return nil, err
+		}
+		if !slices.ContainsFunc(entries, func(e keys.Entry) bool {
+			return e.Name == pr.SecurityDomainKey.Name && e.Retired.IsZero()
+		}) {
+			pr.SecurityDomainKey = keys.Ref{}
+		}
+	}
+	if pr.Tokens, err = readTokens(c); err != nil {
+		return nil, err
+	}
+	if name := p.site.Keys.Receipt; name != "" {
+		key, err := o.keys.SchemeKey(c.Context, keys.Ref{Name: name}, keys.Receipt)
+		if err != nil {
+			return nil, fmt.Errorf("receipt key %q: %w", name, err)
+		}
+		if pr.Receipts, err = globalplatform.VerifierOf(key); err != nil {
+			return nil, fmt.Errorf("receipt key %q: %w", name, err)
+		}
 	}
 	if o.ledger != nil {
 		pr.Ledger = o.ledger
@@ -302,6 +335,20 @@ func stepText(n provisioner.StepName) msg.Text {
 		return msg.Of("load the load file", "ロードファイルの書込み")
 	case provisioner.StepInstall:
 		return msg.Of("install the application", "アプリケーションの登録")
+	case provisioner.StepExtradite:
+		return msg.Of("give the application to its security domain", "アプリケーションをセキュリティドメインへ移管")
+	case provisioner.StepTokenKey:
+		return msg.Of("put the token key on the card", "トークン鍵の書込み")
+	case provisioner.StepReceiptKey:
+		return msg.Of("put the receipt key on the card", "受領証鍵の書込み")
+	case provisioner.StepCreateDomain:
+		return msg.Of("create the security domain", "セキュリティドメインの作成")
+	case provisioner.StepDomainKeys:
+		return msg.Of("give it its key set", "鍵セットの書込み")
+	case provisioner.StepPersonalized:
+		return msg.Of("have it prove the keys", "鍵の確認と状態の設定")
+	case provisioner.StepExtraditeSelf:
+		return msg.Of("place it in the hierarchy", "階層への配置")
 	case provisioner.StepPersonalize:
 		return msg.Of("write the content", "内容の書込み")
 	case provisioner.StepVerify:

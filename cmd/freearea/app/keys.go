@@ -39,9 +39,9 @@ func (p *program) keysCommand() *cli.Command {
 				Usage:     t(msg.Of("add a key: drawn at random unless given", "鍵を追加する(指定がなければ乱数から生成)")),
 				ArgsUsage: "NAME",
 				Flags: []cli.Flag{
-					&cli.StringFlag{Name: "kind", Usage: t(msg.Of("`KIND`: security-domain, read, issuer-signing, counter-signing or ledger", "種類 `KIND`: security-domain, read, issuer-signing, counter-signing, ledger"))},
+					&cli.StringFlag{Name: "kind", Usage: t(msg.Of("`KIND`: security-domain, read, issuer-signing, counter-signing, ledger, token or receipt", "種類 `KIND`: security-domain, read, issuer-signing, counter-signing, ledger, token, receipt"))},
 					&cli.IntFlag{Name: "key-version", Usage: t(msg.Of("version `N`, 1 to 127 (the next one)", "バージョン `N`、1〜127(既定:次の番号)"))},
-					&cli.StringFlag{Name: "algorithm", Usage: t(msg.Of("`NAME`: aes-128, aes-192, aes-256 or ed25519", "アルゴリズム `NAME`: aes-128, aes-192, aes-256, ed25519"))},
+					&cli.StringFlag{Name: "algorithm", Usage: t(msg.Of("`NAME`: aes-128, aes-192, aes-256, ed25519, rsa-2048 or rsa-3072", "アルゴリズム `NAME`: aes-128, aes-192, aes-256, ed25519, rsa-2048, rsa-3072"))},
 					&cli.StringFlag{Name: "set-file", Usage: t(msg.Of("take the key set from `FILE`: lines ENC=, MAC= and DEK= in hexadecimal digits", "鍵セットを `FILE` から読む(ENC=、MAC=、DEK= の行、16進)"))},
 					&cli.StringFlag{Name: "public", Usage: t(msg.Of("only the public half of a signing key, `HEX`", "署名鍵の公開部分のみ `HEX`"))},
 					&cli.BoolFlag{Name: "development-key", Usage: t(msg.Of("the well-known key 404142…4F: for tests only, everybody has it", "公知の開発用鍵 404142…4F(試験専用、誰でも知っている)"))},
@@ -133,7 +133,7 @@ func (p *program) keystoreExists() error {
 }
 
 // kinds are the kinds of keys, as --kind names them.
-var kinds = []keys.Kind{keys.SecurityDomain, keys.Read, keys.IssuerSigning, keys.CounterSigning, keys.Ledger}
+var kinds = []keys.Kind{keys.SecurityDomain, keys.Read, keys.IssuerSigning, keys.CounterSigning, keys.Ledger, keys.Token, keys.Receipt}
 
 func (p *program) keysAdd(c *cli.Context) (err error) {
 	name, err := oneArgument(c, "NAME")
@@ -144,8 +144,8 @@ func (p *program) keysAdd(c *cli.Context) (err error) {
 		return err
 	}
 	if kind := keys.Kind(c.String("kind")); !slices.Contains(kinds, kind) {
-		return usagef(msg.Of("--kind %s: security-domain, read, issuer-signing, counter-signing or ledger",
-			"--kind %s: security-domain、read、issuer-signing、counter-signing、ledger のいずれかを指定してください"), string(kind))
+		return usagef(msg.Of("--kind %s: security-domain, read, issuer-signing, counter-signing, ledger, token or receipt",
+			"--kind %s: security-domain、read、issuer-signing、counter-signing、ledger、token、receipt のいずれかを指定してください"), string(kind))
 	}
 	if kind := keys.Kind(c.String("kind")); (c.IsSet("set-file") || c.IsSet("development-key")) && kind != keys.SecurityDomain && kind != keys.Read {
 		return usagef(msg.Of("--set-file and --development-key are for key sets, which --kind %s is not", "--set-file と --development-key は鍵セット用で、--kind %s には使えません"), string(kind))

@@ -8,6 +8,7 @@ import (
 	"github.com/freearea/freearea/cmd/freearea/internal/msg"
 	"github.com/freearea/freearea/cmd/freearea/internal/passphrase"
 	"github.com/freearea/freearea/consent"
+	"github.com/freearea/freearea/delegation"
 	"github.com/freearea/freearea/emulator"
 	"github.com/freearea/freearea/globalplatform"
 	"github.com/freearea/freearea/globalplatform/capfile"
@@ -157,6 +158,39 @@ var known = []knownError{
 	{provisioner.ErrTermEnded,
 		msg.Of("the service's term is over", "サービスの有効期間が終わっています"),
 		msg.Of("the term counts from the consent: ask the holder again and record a new consent", "有効期間は同意の日から数えます。改めて同意を得て記録してください")},
+	{provisioner.ErrUnknownDomain,
+		msg.Of("nothing is known here of that security domain", "そのセキュリティドメインの鍵が設定されていません"),
+		msg.Of("name it and its key set under [[domains]] in the site configuration", "サイト設定の [[domains]] に、AIDと鍵セットを書いてください")},
+	{provisioner.ErrDomain,
+		msg.Of("the card's security domain is not ready", "カードのセキュリティドメインが準備されていません"),
+		msg.Of("the card's operator prepares it with `freearea operator prepare`", "カード運営者が `freearea operator prepare` で準備します")},
+	{provisioner.ErrNotVisible,
+		msg.Of("it is on the card, under a security domain that is not asked here", "別のセキュリティドメインの下でカードに存在します"),
+		msg.Of("nothing was changed; ask the card's operator", "何も変更していません。カード運営者に確認してください")},
+	{provisioner.ErrTokenMissing,
+		msg.Of("a token of the card's operator is needed", "カード運営者のトークンが必要です"),
+		msg.Of("ask for tokens with `freearea token request`, then name the answer with --tokens", "`freearea token request` で要求し、回答を --tokens で指定してください")},
+	{provisioner.ErrReceiptMissing,
+		msg.Of("the card gave no receipt", "カードが受領証を返しませんでした"),
+		msg.Of("tell the card's operator; what was done stays done", "カード運営者に連絡してください。実行済みの操作は有効です")},
+	{delegation.ErrMismatch,
+		msg.Of("the token file is for something else", "トークンファイルの対象が異なります"),
+		msg.Of("take the file that belongs to this card and service, or ask for tokens anew; do not edit it", "このカードとサービスのファイルを使うか、改めて要求してください。ファイルを書き換えないでください")},
+	{delegation.ErrMalformed,
+		msg.Of("the file is no token request and no tokens, or was altered", "トークンのファイルではないか、変更されています"),
+		msg.Of("get the file again, unchanged", "変更されていないファイルを入手し直してください")},
+	{delegation.ErrVersion,
+		msg.Of("the token file is of a later version", "トークンファイルは新しいバージョンのものです"),
+		msg.Of("use the version of this program that wrote it", "作成したバージョンのプログラムを使ってください")},
+	{globalplatform.ErrReceipt,
+		msg.Of("the card's receipt is not the one for what was done", "カードの受領証が操作と一致しません"),
+		msg.Of("tell the card's operator; the ledger has it", "カード運営者に連絡してください。台帳に記録されています")},
+	{globalplatform.ErrSignature,
+		msg.Of("the card's receipt does not verify", "カードの受領証を検証できません"),
+		msg.Of("make sure of keys.receipt in the site configuration, and tell the card's operator", "サイト設定の keys.receipt を確認し、カード運営者に連絡してください")},
+	{file.ErrOldFormat,
+		msg.Of("the keystore is of an older format, without such keys", "鍵ストアが古い形式のため、この種類の鍵を保存できません"),
+		msg.Of("make a new keystore and bring the keys over with `freearea keys export` and `import`", "新しい鍵ストアを作り、`freearea keys export` と `import` で鍵を移してください")},
 	{provisioner.ErrNoLedger, msg.Of("no ledger", "台帳がありません"), noLedger},
 	{provisioner.ErrNotOnCard,
 		msg.Of("the service is not on the card", "サービスはカードにありません"),

@@ -8,6 +8,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/freearea/freearea/cmd/freearea/internal/msg"
+	"github.com/freearea/freearea/delegation"
 	"github.com/freearea/freearea/manifest"
 )
 
@@ -261,6 +262,9 @@ func oneLine(s string) string {
 // explain words an error of a library: the Japanese summary of its code, if
 // there is one, before the precise text.
 func (p *program) explain(err error) string {
+	if mismatch := new(delegation.MismatchError); p.lang == msg.Japanese && errors.As(err, &mismatch) {
+		return p.lang.T(msg.Of("field %s of the token file is %s, %s is expected", "トークンファイルの項目 %s が %s です(%s のはずです)"), mismatch.Field, mismatch.Got, mismatch.Want)
+	}
 	if p.lang == msg.Japanese {
 		for _, k := range known {
 			if errors.Is(err, k.code) {

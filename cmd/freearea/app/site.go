@@ -9,6 +9,7 @@ import (
 
 	"github.com/BurntSushi/toml"
 
+	"github.com/freearea/freearea/iso7816"
 	"github.com/freearea/freearea/keys"
 )
 
@@ -26,14 +27,27 @@ type site struct {
 	Operator    string `toml:"operator"`     // who is at the counter
 	Counter     string `toml:"counter"`      // which counter
 	Language    string `toml:"language"`     // "ja" or "en"; the locale otherwise
-	Keys        struct {
+	// SecurityDomain is the one of services whose manifest names none; the
+	// Issuer Security Domain unless given.
+	SecurityDomain iso7816.AID  `toml:"security_domain"`
+	Domains        []siteDomain `toml:"domains"`
+	Keys           struct {
 		Diversification keys.Method `toml:"diversification"` // of the Security Domain's keys; "none" unless given
 		SecurityDomain  string      `toml:"security_domain"` // key set of the card's Security Domain
 		Counter         string      `toml:"counter"`         // signs consents
 		Ledger          string      `toml:"ledger"`          // keyed digests and tags
+		Receipt         string      `toml:"receipt"`         // verifies receipts; "" keeps them unverified
 	} `toml:"keys"`
 
 	path string // where it was read from; empty for the defaults
+}
+
+// siteDomain is a service provider's Security Domain.
+type siteDomain struct {
+	AID             iso7816.AID `toml:"aid"`
+	Keys            string      `toml:"keys"`            // its key set
+	Diversification keys.Method `toml:"diversification"` // of its keys; "none" unless given
+	Manager         iso7816.AID `toml:"manager"`         // loads, installs and deletes for it; the Issuer Security Domain unless given
 }
 
 func defaultSite() site {
@@ -82,6 +96,25 @@ func loadSite(path string) (site, error) {
 	}
 	if err := keys.CheckMethod(keys.SecurityDomain, s.Keys.Diversification); err != nil {
 		return s, fmt.Errorf("%s: keys.diversification: %w", path, err)
+	}
+	seen := map[iso7816.AID]bool{}
+	for i := range s.Domains {
+		d := &s.Domains[i]
+		if d.Diversification == "" {
+			d.Diversification = keys.MethodNone
+		}
+		switch {
+		case d.AID.IsZero():
+			return s, fmt.Errorf("%s: domains[%d] has no aid", path, i)
+		case seen[d.AID]:
+			return s, fmt.Errorf("%s: domains[%d]: %v stands there twice", path, i, d.AID)
+		case d.Keys == "":
+			return s, fmt.Errorf("%s: domains[%d] has no keys", path, i)
+		}
+		seen[d.AID] = true
+		if err := keys.CheckMethod(keys.SecurityDomain, d.Diversification); err != nil {
+			return s, fmt.Errorf("%s: domains[%d].diversification: %w", path, i, err)
+		}
 	}
 	s.path = path
 	dir := filepath.Dir(path)
