@@ -31,7 +31,7 @@ func (c *Card) selectDomain(sd *entry) {
 	c.session.selected = sd
 	c.session.channel = scp.NewCardSession(scp.CardOptions{
 		DiversificationData: c.state.diversification,
-		I:                   secureChannelOptions,
+		Protocol:            scp.Protocol{Number: 3, I: secureChannelOptions},
 		Rand:                c.rand,
 		Keys: func(version byte) (keys.Set, bool) {
 			for _, k := range slices.Backward(sd.keys) {

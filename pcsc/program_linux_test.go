@@ -144,7 +144,7 @@ type office struct {
 	dir               string
 	counter, terminal party
 	services          []service // common-ap, type-a with PIN, type-d
-	thorough          bool      // keystores as the program makes them
+	thorough          bool      // the program makes the keystores
 }
 
 const testPassphrase = "for tests only"
@@ -191,18 +191,25 @@ func newOffice(t testing.TB, program string) *office {
 	return o
 }
 
+// quick is the cost of passphrases in these tests, where every process checks one.
+var quick = file.Cost{Time: 1, Memory: 64, Threads: 1}
+
 // makeKeystore makes a party's keystore: with the program where that is what
-// is tried, elsewhere with a passphrase that is quick to check, since every
-// process checks it.
+// is tried.
 func (o *office) makeKeystore(p party) {
 	o.t.Helper()
+	ctx, pass := bounded(o.t), []byte(testPassphrase)
+	path := filepath.Join(o.dir, strings.TrimSuffix(p.site, ".toml")+".keys")
+	var store *file.Store
+	var err error
 	if o.thorough {
 		p.run("keys", "init")
-		return
+		if store, err = file.Open(ctx, path, pass, file.Options{}); err == nil {
+			err = store.ChangePassphrase(ctx, pass, quick)
+		}
+	} else {
+		store, err = file.Create(ctx, path, pass, file.Options{Cost: quick})
 	}
-	name := strings.TrimSuffix(p.site, ".toml") + ".keys"
-	store, err := file.Create(bounded(o.t), filepath.Join(o.dir, name), []byte(testPassphrase),
-		file.Options{Cost: file.Cost{Time: 1, Memory: 64, Threads: 1}})
 	if err == nil {
 		err = store.Close()
 	}

@@ -130,8 +130,8 @@ func (p *Provisioner) authenticate(ctx context.Context, s *Session, plain iso781
 	if failed >= maxFailures && !p.RetryAfterFailures {
 		return fmt.Errorf("%w: %d times in a row", ErrTooManyFailures, failed)
 	}
-	pending, err := scp.Initialize(ctx, plain, scp.HostOptions{
-		KeyVersion: p.SecurityDomainKey.Version, Level: p.CardProfile.Level, Rand: p.Rand,
+	pending, err := globalplatform.Connect(ctx, plain, p.CardProfile, scp.HostOptions{
+		KeyVersion: p.SecurityDomainKey.Version, Rand: p.Rand,
 	})
 	if err != nil {
 		return err
