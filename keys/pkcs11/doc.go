@@ -39,7 +39,8 @@
 // here. Dates stand in CKA_ID because SoftHSM2 can't read back those that
 // PKCS#11 has for keys. ENC (of a set) is made last and removed first, so that what a crash
 // leaves is not taken for a key; [Store.Problems] names it and [Store.Remove]
-// takes it away.
+// takes it away. Programs that make keys of one name at the same time can choose
+// the same version, which is then unusable: let one make keys.
 //
 // # The PIN
 //

@@ -12,7 +12,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -30,15 +29,15 @@ import (
 // a time: every test takes the next one.
 const (
 	pin    = "correct horse"
-	tokens = 16
+	tokens = 8
 )
 
 var softHSM = struct {
 	module string
 	dir    string
-	reason string // why it can't be used
-	next   atomic.Int32
-}{}
+	reason string   // why it can't be used
+	free   chan int // numbers of tokens without keys
+}{free: make(chan int, tokens)}
 
 func TestMain(m *testing.M) { os.Exit(testMain(m)) }
 
@@ -84,23 +83,38 @@ func prepare() string {
 		if err != nil {
 			return fmt.Sprintf("softhsm2-util: %v: %s", err, out)
 		}
+		softHSM.free <- i
 	}
 	return ""
 }
 
 func label(i int) string { return fmt.Sprintf("Test token #%d", i) }
 
-// uri names a token that no other test has.
+// uri names a token that no other test has, for the length of the test.
 func uri(t *testing.T) pkcs11.URI {
 	t.Helper()
 	if softHSM.reason != "" {
 		t.Skip(softHSM.reason)
 	}
-	n := int(softHSM.next.Add(1)) - 1
-	if n >= tokens {
-		t.Fatal("more tests than tokens")
-	}
-	return parse(t, fmt.Sprintf("pkcs11:token=Test%%20token%%20%%23%d;model=SoftHSM%%20v2?module-path=%s", n, softHSM.module))
+	n := <-softHSM.free
+	u := parse(t, fmt.Sprintf("pkcs11:token=Test%%20token%%20%%23%d;model=SoftHSM%%20v2?module-path=%s", n, softHSM.module))
+	t.Cleanup(func() { // runs after what closes the test's Stores
+		s, err := pkcs11.Open(context.Background(), u, pkcs11.Options{PIN: always(pin)})
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer s.Close()
+		r := newRaw(t, s)
+		defer r.close()
+		for _, o := range r.objects() {
+			if err := r.ctx.DestroyObject(r.session, o); err != nil {
+				t.Error(err)
+			}
+		}
+		softHSM.free <- n
+	})
+	return u
 }
 
 func parse(t *testing.T, s string) pkcs11.URI {
@@ -138,6 +152,31 @@ type raw struct {
 	t       *testing.T
 	ctx     *binding.Ctx
 	session binding.SessionHandle
+	closed  *bool
+}
+
+// close ends the session. The login lasts while one is open.
+func (r raw) close() {
+	if *r.closed {
+		return
+	}
+	*r.closed = true
+	r.ctx.CloseSession(r.session)
+	r.ctx.Destroy()
+}
+
+// objects lists what is in the token.
+func (r raw) objects() []binding.ObjectHandle {
+	r.t.Helper()
+	if err := r.ctx.FindObjectsInit(r.session, []*binding.Attribute{binding.NewAttribute(binding.CKA_TOKEN, true)}); err != nil {
+		r.t.Fatal(err)
+	}
+	defer r.ctx.FindObjectsFinal(r.session)
+	objects, _, err := r.ctx.FindObjects(r.session, 200)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return objects
 }
 
 func newRaw(t *testing.T, s *pkcs11.Store) raw {
@@ -146,7 +185,6 @@ func newRaw(t *testing.T, s *pkcs11.Store) raw {
 	if ctx == nil {
 		t.Fatal("the library can't be loaded")
 	}
-	t.Cleanup(ctx.Destroy)
 	slots, err := ctx.GetSlotList(true)
 	if err != nil {
 		t.Fatal(err)
@@ -163,7 +201,9 @@ func newRaw(t *testing.T, s *pkcs11.Store) raw {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return raw{t, ctx, session}
+		r := raw{t: t, ctx: ctx, session: session, closed: new(bool)}
+		t.Cleanup(r.close)
+		return r
 	}
 	t.Fatal("the token is not there")
 	return raw{}
@@ -516,14 +556,10 @@ func TestLifeOfKeys(t *testing.T) {
 	}
 	// What the token holds can't be read out of it.
 	r := newRaw(t, s)
-	if err := r.ctx.FindObjectsInit(r.session, []*binding.Attribute{binding.NewAttribute(binding.CKA_TOKEN, true)}); err != nil {
-		t.Fatal(err)
+	objects := r.objects()
+	if len(objects) != 4*3+3*2+2*2+2*2+4 {
+		t.Fatalf("%d objects", len(objects))
 	}
-	objects, _, err := r.ctx.FindObjects(r.session, 100)
-	if err != nil || len(objects) != 4*3+3*2+2*2+2*2+4 {
-		t.Fatalf("%d objects, %v", len(objects), err)
-	}
-	r.ctx.FindObjectsFinal(r.session)
 	secret := 0
 	for _, o := range objects {
 		a, err := r.ctx.GetAttributeValue(r.session, o, []*binding.Attribute{binding.NewAttribute(binding.CKA_CLASS, nil)})
@@ -627,9 +663,7 @@ func TestLifeOfKeys(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := r.ctx.CloseSession(r.session); err != nil { // else the login lasts
-		t.Fatal(err)
-	}
+	r.close()
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}

@@ -45,6 +45,11 @@ type Store struct {
 
 	limit chan struct{} // one for each operation under way
 
+	// changing is held by who makes or changes keys, alone: a version is chosen
+	// from those that are there, and SoftHSM2 fails when keys are looked for
+	// while others are made.
+	changing sync.RWMutex
+
 	mu     sync.Mutex
 	closed bool
 	idle   []uint // sessions for reading
@@ -242,6 +247,18 @@ func do[T any](ctx context.Context, s *Store, write bool, f func(session uint) (
 	go func() {
 		defer s.busy.Done()
 		defer func() { <-s.limit }()
+		if write {
+			s.changing.Lock()
+			defer s.changing.Unlock()
+		} else {
+			s.changing.RLock()
+			defer s.changing.RUnlock()
+		}
+		// Nobody waits for it any more.
+		if err := ctx.Err(); err != nil {
+			done <- result{err: err}
+			return
+		}
 		session, err := s.session(write)
 		if err != nil {
 			done <- result{err: s.fail(err)}
