@@ -179,6 +179,9 @@ func (s *Store) login(ctx context.Context, t present, o Options) error {
 			t.set(i)
 			e.Tries = t.Tries
 		}
+		if sentinel == ErrPINLocked { // whatever its flags say
+			e.Tries = TriesLocked
+		}
 		return e
 	}
 	switch c {

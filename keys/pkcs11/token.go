@@ -46,11 +46,11 @@ func Tokens(ctx context.Context, module string) ([]Token, error) {
 		return nil, err
 	}
 	defer lib.release()
-	any, err := ParseURI("pkcs11:")
+	every, err := ParseURI("pkcs11:")
 	if err != nil {
 		return nil, err
 	}
-	slots, err := match(lib, any)
+	slots, err := match(lib, every)
 	if err != nil {
 		return nil, err
 	}
