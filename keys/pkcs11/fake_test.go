@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -19,18 +20,21 @@ import (
 // taken away, lack mechanisms, hang. It has one ledger key and one key set for
 // reading, all with the same bytes.
 type fakeToken struct {
-	mu       sync.Mutex
-	flags    uint
-	missing  uint  // a mechanism that it lacks
-	refuse   error // answer to a login
-	fail     error // answer to everything after it
-	logins   int
-	in       bool
-	sessions map[uint]bool
-	next     uint
-	released int
-	hang     chan struct{} // sign waits for it
-	began    chan struct{}
+	mu        sync.Mutex
+	flags     uint
+	missing   uint  // a mechanism that it lacks
+	refuse    error // answer to a login
+	fail      error // answer to everything after it
+	logins    int
+	in        bool
+	sessions  map[uint]bool
+	next      uint
+	released  int
+	made      []keys.Purpose
+	full      int // the key for which it has no room
+	destroyed []uint
+	hang      chan struct{} // sign waits for it
+	began     chan struct{}
 }
 
 var fakeKey = []byte("0123456789abcdef")
@@ -49,7 +53,6 @@ func (f *fakeToken) info() (libraryInfo, error)               { return libraryIn
 func (f *fakeToken) slots() ([]uint, error)                   { return []uint{1}, nil }
 func (f *fakeToken) slotInfo(uint) (slotInfo, error)          { return slotInfo{}, nil }
 func (f *fakeToken) release()                                 { f.released++ }
-func (f *fakeToken) destroy(uint, uint) error                 { return f.fail }
 func (f *fakeToken) setAttribute(uint, uint, attribute) error { return f.fail }
 
 func (f *fakeToken) tokenInfo(uint) (tokenInfo, error) {
@@ -138,7 +141,24 @@ func (f *fakeToken) attribute(_, object, typ uint) ([]byte, error) {
 	return nil, ckrAttributeTypeInvalid
 }
 
-func (f *fakeToken) generateKey(uint, uint, []attribute) (uint, error) { return 0, f.fail }
+func (f *fakeToken) destroy(_, object uint) error {
+	f.destroyed = append(f.destroyed, object)
+	return f.fail
+}
+
+func (f *fakeToken) generateKey(_, _ uint, template []attribute) (uint, error) {
+	for _, a := range template {
+		if a.typ == ckaID {
+			id, _ := parseID(a.value.([]byte))
+			f.made = append(f.made, id.purpose)
+		}
+	}
+	if len(f.made) == f.full {
+		return 0, code(0x31)
+	}
+	return 100 + uint(len(f.made)), f.fail
+}
+
 func (f *fakeToken) generateKeyPair(uint, uint, []attribute, []attribute) (uint, uint, error) {
 	return 0, 0, f.fail
 }
@@ -236,6 +256,15 @@ func TestPINRefusals(t *testing.T) {
 	s.Close()
 }
 
+// In a process that is logged in already a token may take any PIN.
+func TestSecondLogin(t *testing.T) {
+	f := newFake()
+	f.in = true
+	if _, err := openFake(t, f, Options{PIN: right}); !errors.Is(err, ErrTokenInUse) || f.logins != 0 {
+		t.Errorf("error %v after %d logins", err, f.logins)
+	}
+}
+
 func TestPINIsErased(t *testing.T) {
 	pin := []byte("1234")
 	s, err := openFake(t, newFake(), Options{PIN: func(context.Context, Token) ([]byte, error) { return pin, nil }})
@@ -296,6 +325,25 @@ func TestMissingMechanism(t *testing.T) {
 	defer s2.Close()
 	if _, err := s2.Generate(t.Context(), New{Name: "x", Kind: keys.Ledger}); !errors.Is(err, ErrMechanism) {
 		t.Errorf("error %v", err)
+	}
+}
+
+// ENC is what makes a set, so it is made last; and what was made before the
+// token is full is taken away again.
+func TestFailedGeneration(t *testing.T) {
+	f := newFake()
+	f.full = 3
+	s := mustOpen(t, f)
+	defer s.Close()
+	_, err := s.Generate(t.Context(), New{Name: "sd", Kind: keys.SecurityDomain})
+	if !errors.Is(err, ErrToken) || !strings.Contains(err.Error(), "CKR_DEVICE_MEMORY") {
+		t.Errorf("error %v", err)
+	}
+	if want := []keys.Purpose{keys.PurposeDEK, keys.PurposeMAC, keys.PurposeENC}; !slices.Equal(f.made, want) {
+		t.Errorf("made %v, want %v", f.made, want)
+	}
+	if want := []uint{101, 102}; !slices.Equal(f.destroyed, want) {
+		t.Errorf("took away %v, want %v", f.destroyed, want)
 	}
 }
 
