@@ -10,6 +10,7 @@ import (
 	"sort"
 
 	"github.com/freearea/freearea/emulator/oncard"
+	"github.com/freearea/freearea/globalplatform"
 	"github.com/freearea/freearea/globalplatform/capfile"
 	"github.com/freearea/freearea/globalplatform/scp"
 	"github.com/freearea/freearea/iso7816"
@@ -232,9 +233,11 @@ func (c *Card) load(sd *entry, cmd iso7816.Command) iso7816.Response {
 // loaded completes the load process (GPCS 9.3.5). The combined form goes on
 // with its last INSTALL.
 func (c *Card) loaded(sd *entry, l *loading) (iso7816.Response, error) {
-	data, daps, err := loadFileDataBlock(l.data, len(l.hash) > 0)
-	if err != nil {
-		return iso7816.Response{}, err
+	// A Load File with DAP blocks needs a hash (11.5.2.3.1); a ciphered one is
+	// not supported.
+	daps, data, err := globalplatform.ParseLoadFile(l.data)
+	if err != nil || len(daps) > 0 && len(l.hash) == 0 {
+		return iso7816.Response{}, iso7816.ErrWrongData
 	}
 	if len(l.hash) > 0 && subtle.ConstantTimeCompare(l.hash, hashOf(data, len(l.hash))) != 1 {
 		return iso7816.Response{}, iso7816.ErrWrongData
@@ -317,29 +320,6 @@ func sortedModules(m map[iso7816.AID]oncard.Module) []iso7816.AID {
 	}
 	sort.Slice(out, func(i, j int) bool { return bytes.Compare(out[i].Bytes(), out[j].Bytes()) < 0 })
 	return out
-}
-
-// loadFileDataBlock takes the Load File apart (GPCS table 11-58) into the load
-// file data block and the DAP blocks before it. A Load File with DAP blocks
-// needs a hash (11.5.2.3.1); a ciphered one is not supported.
-func loadFileDataBlock(file []byte, hashed bool) (data []byte, daps []dap, err error) {
-	for {
-		t, rest, err := iso7816.ParseTLV(file)
-		switch {
-		case err != nil:
-			return nil, nil, iso7816.ErrWrongData
-		case t.Tag == 0xE2 && hashed:
-			d, err := parseDAP(t)
-			if err != nil {
-				return nil, nil, err
-			}
-			daps, file = append(daps, d), rest
-		case t.Tag == 0xC4 && len(rest) == 0 && len(t.Value) > 0:
-			return t.Value, daps, nil
-		default:
-			return nil, nil, iso7816.ErrWrongData
-		}
-	}
 }
 
 func hashOf(data []byte, size int) []byte {

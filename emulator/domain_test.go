@@ -868,6 +868,7 @@ func TestCardLifeCycle(t *testing.T) {
 		}
 	}
 	want(t, s, cmdGetStatus(scopeApplications, "4F00"), iso7816.OK)
+	transmit(t, c, "00A40400")
 	for hex, sw := range map[string]iso7816.SW{
 		"00A40400 08 F0746573740002A1 00": iso7816.ErrFuncNotSupported, "00A40400": swCardLocked, "00A40400 08 A000000151000000 00": swCardLocked,
 		"00700000 01": iso7816.ErrFuncNotSupported, "80CA0066 00": iso7816.OK,

@@ -185,7 +185,7 @@ func (k newKey) valid(isNew bool) error {
 			return iso7816.ErrWrongData
 		}
 	case string([]byte{keyTypeECPublic, keyTypeECParameter}):
-		if !k.onCurve() {
+		if _, ok := k.point(); !ok {
 			return iso7816.ErrWrongData
 		}
 	default:
