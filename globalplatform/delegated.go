@@ -357,14 +357,30 @@ func (c Confirmation) Verify(v Verifier, e Expectation) error {
 // ConfirmationCounter returns the confirmation counter of the selected
 // Security Domain (tag C2; C.5), 16 bits.
 func ConfirmationCounter(ctx context.Context, s iso7816.Sender) (uint16, error) {
-	value, err := GetData(ctx, s, TagConfirmationCounter)
+	n, err := counter(ctx, s, TagConfirmationCounter, 2)
+	return uint16(n), err
+}
+
+// SequenceCounter returns the sequence counter of the default key version (tag
+// C1; 11.3.2.1), of SCP02 16 bits, of SCP03 with pseudo-random challenges 24.
+func SequenceCounter(ctx context.Context, s iso7816.Sender) (uint32, error) {
+	return counter(ctx, s, TagSequenceCounter, 3)
+}
+
+// counter returns a data object of 2 bytes up to most.
+func counter(ctx context.Context, s iso7816.Sender, tag iso7816.Tag, most int) (uint32, error) {
+	value, err := GetData(ctx, s, tag)
 	if err != nil {
 		return 0, err
 	}
-	if len(value) != 2 {
-		return 0, malformed("confirmation counter of %d bytes", len(value))
+	if len(value) < 2 || len(value) > most {
+		return 0, malformed("data object %v: counter of %d bytes", tag, len(value))
 	}
-	return uint16(value[0])<<8 | uint16(value[1]), nil
+	var n uint32
+	for _, b := range value {
+		n = n<<8 | uint32(b)
+	}
+	return n, nil
 }
 
 // SignDAP makes the DAP block of a Security Domain: its signature over the hash

@@ -345,11 +345,17 @@ func FuzzParseConfirmation(f *testing.F) {
 	})
 }
 
-func TestConfirmationCounter(t *testing.T) {
-	for data, want := range map[string]int{"C2020102": 0x0102, "C20101": -1, "C203010203": -1} {
+func TestCounters(t *testing.T) {
+	for data, want := range map[string]int{"C2020102": 0x0102, "C20101": -1, "C203010203": -1, "C1020102": -1} {
 		got, err := globalplatform.ConfirmationCounter(t.Context(), sender(func(iso7816.Command) iso7816.Response { return answer(t, data, iso7816.OK) }))
 		if want < 0 && !errors.Is(err, globalplatform.ErrMalformed) || want >= 0 && (err != nil || int(got) != want) {
-			t.Errorf("%s: %d, %v", data, got, err)
+			t.Errorf("confirmation counter %s: %d, %v", data, got, err)
+		}
+	}
+	for data, want := range map[string]int{"C1020102": 0x0102, "C103010203": 0x010203, "C10101": -1, "C10401020304": -1, "C2020102": -1} {
+		got, err := globalplatform.SequenceCounter(t.Context(), sender(func(iso7816.Command) iso7816.Response { return answer(t, data, iso7816.OK) }))
+		if want < 0 && !errors.Is(err, globalplatform.ErrMalformed) || want >= 0 && (err != nil || int(got) != want) {
+			t.Errorf("sequence counter %s: %d, %v", data, got, err)
 		}
 	}
 }

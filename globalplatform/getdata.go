@@ -18,6 +18,7 @@ const (
 	TagCardData              iso7816.Tag = 0x66 // Card Recognition Data
 	TagCardCapabilities      iso7816.Tag = 0x67
 	TagKeyInformation        iso7816.Tag = 0xE0
+	TagSequenceCounter       iso7816.Tag = 0xC1 // of the default key version
 	TagConfirmationCounter   iso7816.Tag = 0xC2
 	TagProductionLifeCycle   iso7816.Tag = 0x9F7F // CPLC, by custom
 	TagExtendedCardResources iso7816.Tag = 0xFF21

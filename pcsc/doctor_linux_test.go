@@ -35,7 +35,8 @@ var (
 // doing.
 func testDoctor(t *testing.T, program string) {
 	o := newOffice(t, program)
-	o.counter.run("keys", "init")
+	o.makeKeystore(o.counter)
+	o.counter.run("emulate", "new", "card.img")
 	healthy := []finding{keystoreOK, noLedger}
 	// wantOf checks one run of the doctor in both forms.
 	wantOf := func(t *testing.T, prepare func(*exec.Cmd), args []string, status int, want ...finding) {
@@ -67,6 +68,10 @@ func testDoctor(t *testing.T, program string) {
 		t.Helper()
 		wantOf(t, nil, args, status, want...)
 	}
+	wantImage := func(t *testing.T, args []string, status int, want ...finding) {
+		t.Helper()
+		wantOf(t, nil, append([]string{"--card", "image:card.img"}, args...), status, append([]finding{{"image", "ok", true, "card.img"}}, want...)...)
+	}
 	slotFinding := func(code string, r *pcscd.Reader) finding {
 		return finding{"pcsc", code, code == "card-ready", r.Name}
 	}
@@ -96,7 +101,7 @@ func testDoctor(t *testing.T, program string) {
 		}
 		want(t, []string{"--card", "pcsc:Nobody's 00 00"}, 1, append([]finding{{Check: "pcsc", Code: "no-slot", Thing: "Nobody's 00 00"}}, healthy...)...)
 		// An image needs no PC/SC.
-		want(t, []string{"--card", "image:card.img"}, 0, healthy...)
+		wantImage(t, nil, 0, healthy...)
 	})
 	t.Run("one card and an empty slot", func(t *testing.T) {
 		d, s := start(t, 2)
@@ -155,7 +160,6 @@ func testDoctor(t *testing.T, program string) {
 	})
 
 	// The files, in a machine whose PC/SC is not asked.
-	image := []string{"--card", "image:card.img"}
 	copyOf := func(t *testing.T, name string, change func([]byte) []byte, mode os.FileMode) string {
 		t.Helper()
 		b, err := os.ReadFile(filepath.Join(o.dir, name))
@@ -169,26 +173,26 @@ func testDoctor(t *testing.T, program string) {
 		return path
 	}
 	t.Run("keystore missing", func(t *testing.T) {
-		want(t, append(image, "--keystore", "none.keys"), 1, finding{"keystore", "missing", false, "none.keys"}, noLedger)
+		wantImage(t, []string{"--keystore", "none.keys"}, 1, finding{"keystore", "missing", false, "none.keys"}, noLedger)
 	})
 	t.Run("keystore damaged", func(t *testing.T) {
 		half := copyOf(t, "counter.keys", func(b []byte) []byte { return b[:len(b)/2] }, 0o600)
-		want(t, append(image, "--keystore", half), 1, finding{"keystore", "damaged", false, half}, noLedger)
+		wantImage(t, []string{"--keystore", half}, 1, finding{"keystore", "damaged", false, half}, noLedger)
 		none := copyOf(t, "scan", bytes.Clone, 0o600)
-		want(t, append(image, "--keystore", none), 1, finding{"keystore", "damaged", false, none}, noLedger)
+		wantImage(t, []string{"--keystore", none}, 1, finding{"keystore", "damaged", false, none}, noLedger)
 	})
 	t.Run("keystore open to others", func(t *testing.T) {
 		path := copyOf(t, "counter.keys", bytes.Clone, 0o600)
 		if err := os.Chmod(path, 0o644); err != nil {
 			t.Fatal(err)
 		}
-		want(t, append(image, "--keystore", path), 1, finding{"keystore", "permissions", false, path}, noLedger)
+		wantImage(t, []string{"--keystore", path}, 1, finding{"keystore", "permissions", false, path}, noLedger)
 	})
 	t.Run("ledger", func(t *testing.T) {
 		o.counter.run("keys", "add", "counter", "--kind", "counter-signing")
 		o.counter.run("keys", "add", "ledger", "--kind", "ledger")
 		o.consent(o.services[0], "one")
-		want(t, image, 0, keystoreOK, finding{"ledger", "ok", true, "ledger.db"})
+		wantImage(t, nil, 0, keystoreOK, finding{"ledger", "ok", true, "ledger.db"})
 		for name, change := range map[string]func([]byte) []byte{
 			"half":        func(b []byte) []byte { return b[:len(b)/2] },
 			"overwritten": overwritten,
@@ -196,7 +200,7 @@ func testDoctor(t *testing.T, program string) {
 		} {
 			path := copyOf(t, "ledger.db", change, 0o600)
 			t.Log(name)
-			want(t, append(image, "--ledger", path), 1, keystoreOK, finding{"ledger", "damaged", false, path})
+			wantImage(t, []string{"--ledger", path}, 1, keystoreOK, finding{"ledger", "damaged", false, path})
 		}
 	})
 }

@@ -21,6 +21,7 @@ import (
 	"github.com/freearea/freearea/examples"
 	"github.com/freearea/freearea/internal/pcscd"
 	"github.com/freearea/freearea/iso7816"
+	"github.com/freearea/freearea/keys/file"
 	"github.com/freearea/freearea/manifest"
 	"github.com/freearea/freearea/pcsc"
 )
@@ -143,6 +144,7 @@ type office struct {
 	dir               string
 	counter, terminal party
 	services          []service // common-ap, type-a with PIN, type-d
+	thorough          bool      // the program makes the keystores
 }
 
 const testPassphrase = "for tests only"
@@ -189,10 +191,37 @@ func newOffice(t testing.TB, program string) *office {
 	return o
 }
 
+// quick is the cost of passphrases in these tests, where every process checks one.
+var quick = file.Cost{Time: 1, Memory: 64, Threads: 1}
+
+// makeKeystore makes a party's keystore: with the program where that is what
+// is tried.
+func (o *office) makeKeystore(p party) {
+	o.t.Helper()
+	ctx, pass := bounded(o.t), []byte(testPassphrase)
+	path := filepath.Join(o.dir, strings.TrimSuffix(p.site, ".toml")+".keys")
+	var store *file.Store
+	var err error
+	if o.thorough {
+		p.run("keys", "init")
+		if store, err = file.Open(ctx, path, pass, file.Options{}); err == nil {
+			err = store.ChangePassphrase(ctx, pass, quick)
+		}
+	} else {
+		store, err = file.Create(ctx, path, pass, file.Options{Cost: quick})
+	}
+	if err == nil {
+		err = store.Close()
+	}
+	if err != nil {
+		o.t.Fatal(err)
+	}
+}
+
 // makeKeys makes the counter's keys for some services.
 func (o *office) makeKeys(services ...service) {
 	o.t.Helper()
-	o.counter.run("keys", "init")
+	o.makeKeystore(o.counter)
 	o.counter.run("keys", "add", "counter", "--kind", "counter-signing")
 	o.counter.run("keys", "add", "ledger", "--kind", "ledger")
 	for _, s := range services {
@@ -209,7 +238,7 @@ func (o *office) makeKeys(services ...service) {
 // and nothing else.
 func (o *office) equipTerminal(services ...service) {
 	o.t.Helper()
-	o.terminal.run("keys", "init")
+	o.makeKeystore(o.terminal)
 	recipient := strings.TrimSpace(o.terminal.run("keys", "identity", "terminal.age"))
 	var secret, public []string
 	for _, s := range services {

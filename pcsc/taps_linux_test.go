@@ -63,7 +63,7 @@ func testTaps(t *testing.T, program string) {
 	if _, err, ok := next(); !ok || !errors.Is(err, reader.ErrNoService) {
 		t.Errorf("error %v of a card without the service (more: %v)", err, ok)
 	}
-	remove = card.insert(t, s, d.Readers[0])
+	card.insert(t, s, d.Readers[0])
 	want(d.Readers[0])
 	cancel()
 	if tap, err, ok := next(); ok {

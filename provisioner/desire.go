@@ -69,7 +69,7 @@ func (p *Provisioner) Desire(ctx context.Context, r Request) (*Desired, error) {
 		return nil, err
 	}
 	if got := r.LoadFile.Hash(); got != [sha256.Size]byte(m.LoadFile.SHA256) {
-		return nil, fmt.Errorf("%w: load file data block has SHA-256 %x, the manifest says %x", ErrLoadFileHash, got, m.LoadFile.SHA256)
+		return nil, fmt.Errorf("%w: load file data block has SHA-256 %x, the manifest says %v", ErrLoadFileHash, got, m.LoadFile.SHA256)
 	}
 	if r.LoadFile.Package.AID != m.Application.Package {
 		return nil, fmt.Errorf("%w: the load file holds package %v, the manifest says %v", ErrLoadFileHash, r.LoadFile.Package.AID, m.Application.Package)

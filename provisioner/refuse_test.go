@@ -167,6 +167,8 @@ func TestOtherConsents(t *testing.T) {
 	c.mustIssue(first)
 	c.refused(c.request(office), provisioner.ErrOtherIssue)
 	other.refused(first, provisioner.ErrOtherCard)
+	_, _, err := other.plan(first) // before anything is carried out
+	wants(t, err, provisioner.ErrOtherCard)
 	if n := len(events[ledger.IDReserved](t, b, ledger.Filter{})); n != 1 {
 		t.Errorf("%d IDs reserved, want 1", n)
 	}
@@ -216,6 +218,13 @@ func TestAIDOfAnotherService(t *testing.T) {
 	m.ID = "another-street"
 	r := c.request(&m)
 	c.refused(r, ledger.ErrAIDTaken)
+	_, _, err := c.plan(r)
+	wants(t, err, ledger.ErrAIDTaken)
+	s, err := c.Connect(t.Context())
+	check(t, err)
+	defer s.Close()
+	_, err = c.PlanWithdraw(t.Context(), s, &m)
+	wants(t, err, ledger.ErrAIDTaken)
 	c.untouched(func() error { _, err := c.withdraw(&m); return err }, ledger.ErrAIDTaken)
 }
 

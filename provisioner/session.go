@@ -41,11 +41,13 @@ func (p *Provisioner) Connect(ctx context.Context) (*Session, error) {
 	if err := s.identify(ctx, plain); err != nil {
 		return nil, err
 	}
-	ref, err := p.cardRef(ctx, s.IIN, s.CIN)
-	if err != nil {
-		return nil, err
+	if p.Ledger != nil { // without one nobody needs to know the card by name
+		ref, err := p.cardRef(ctx, s.IIN, s.CIN)
+		if err != nil {
+			return nil, err
+		}
+		s.CardRef = ref
 	}
-	s.CardRef = ref
 	if err := p.authenticate(ctx, s, plain, target); err != nil {
 		return nil, err
 	}

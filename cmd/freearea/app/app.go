@@ -27,6 +27,7 @@ import (
 	appletsoncard "github.com/freearea/freearea/applets/oncard"
 	"github.com/freearea/freearea/cmd/freearea/internal/msg"
 	"github.com/freearea/freearea/emulator/oncard"
+	"github.com/freearea/freearea/keys/file"
 )
 
 // Version is the toolkit's version.
@@ -49,6 +50,9 @@ type Options struct {
 	Rand           io.Reader
 	Profiles       applets.Profiles // application profiles by name
 	Linker         oncard.Linker    // what emulated cards can execute
+	// KeystoreCost is what guessing the passphrase of a new keystore costs;
+	// zero is the default. A smaller one is for tests.
+	KeystoreCost file.Cost
 }
 
 func (o Options) withDefaults() Options {
@@ -96,7 +100,9 @@ func Run(ctx context.Context, o Options) int {
 	o = o.withDefaults()
 	p := &program{Options: o, lang: languageOf(o)}
 	app := p.cli()
-	err := app.RunContext(ctx, arrange(app, o.Args))
+	var args []string
+	args, p.command = arrange(app, o.Args)
+	err := app.RunContext(ctx, args)
 	if err == nil {
 		return 0
 	}
@@ -122,6 +128,8 @@ type program struct {
 	Options
 	lang msg.Lang
 	site site
+	// command is what the arguments ask for; without Name, nothing yet.
+	command chosen
 }
 
 // printf writes a line for people to standard output.
@@ -175,7 +183,6 @@ func (p *program) cli() *cli.App {
 			p.emulateCommand(),
 			p.demoCommand(),
 		},
-		CommandNotFound: func(c *cli.Context, name string) {},
 	}
 	app.Action = func(c *cli.Context) error {
 		if c.Args().Present() {
@@ -183,7 +190,31 @@ func (p *program) cli() *cli.App {
 		}
 		return cli.ShowAppHelp(c)
 	}
+	settle(app.Flags)
+	p.settle(app.Commands)
 	return app
+}
+
+// settle gives every command what the library does not hand down: how wrong
+// flags are answered, and no hidden command "help", which would take a key or
+// a file of that name for itself.
+func (p *program) settle(commands []*cli.Command) {
+	for _, c := range commands {
+		c.OnUsageError = p.onUsageError
+		c.HideHelpCommand = true
+		settle(c.Flags)
+		p.settle(c.Subcommands)
+	}
+}
+
+// settle keeps zero values out of the help: what happens without a flag is
+// told in its text.
+func settle(flags []cli.Flag) {
+	for _, f := range flags {
+		if b, ok := f.(*cli.BoolFlag); ok {
+			b.DisableDefaultText = true
+		}
+	}
 }
 
 func version() string {

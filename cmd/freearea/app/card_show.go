@@ -42,6 +42,9 @@ type slotListing struct {
 }
 
 func (p *program) slots(c *cli.Context) error {
+	if err := noArguments(c); err != nil {
+		return err
+	}
 	list, err := pcsc.New(pcsc.Options{}).Slots(c.Context)
 	if err != nil {
 		return err
@@ -89,6 +92,7 @@ func (p *program) cardCommand() *cli.Command {
 				"鍵ストアにカードの鍵セットがあればレジストリを読み、なければ誰にでも答える情報だけを示します。マニフェストを指定するとサービス名が付きます。")),
 			Flags: []cli.Flag{
 				p.cardFlag(),
+				p.cutFlag(),
 				&cli.BoolFlag{Name: "public", Usage: t(msg.Of("only what the card tells anybody", "誰にでも答える情報だけを示す"))},
 				p.retryFlag(),
 				p.jsonFlag(),
@@ -160,20 +164,17 @@ func (p *program) cardShow(c *cli.Context) (err error) {
 		if err != nil {
 			return err
 		}
-		defer closing(&err, store.Close)
-		book, openErr := p.openLedger(ctx, false)
-		switch {
-		case openErr == nil:
-			defer closing(&err, book.Close)
-		case errors.Is(openErr, fs.ErrNotExist):
-			book = nil // nothing has been recorded of any card yet
-		default:
-			return openErr
+		o := &office{keys: store}
+		defer closing(&err, o.Close)
+		// Without a ledger nothing has been recorded of any card yet.
+		if o.ledger, err = p.openLedger(ctx, false); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
 		}
-		if pr, err = p.provisioner(c, store, book); err != nil {
+		if pr, err = p.provisioner(c, o); err != nil {
 			return err
 		}
 	}
+
 	mode := iso7816.Shared
 	if withKeys {
 		mode = iso7816.Exclusive

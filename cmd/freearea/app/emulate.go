@@ -139,18 +139,16 @@ func (p *program) emulate(c *cli.Context) (err error) {
 	if c.IsSet("connect") == c.IsSet("listen") {
 		return usagef(msg.Of("one of --connect and --listen is needed", "--connect と --listen のどちらか1つを指定してください"))
 	}
-	var cut emulator.Cut
-	if s := c.String("cut"); s != "" {
-		if cut, err = emulator.ParseCut(s); err != nil {
-			return usagef(msg.Of("--cut: %s", "--cut: %s"), err.Error())
-		}
+	torn, err := cut(c)
+	if err != nil {
+		return err
 	}
 	card, err := emulator.Open(path, p.Linker, emulator.WithRand(p.Rand))
 	if err != nil {
 		return err
 	}
 	defer closing(&err, card.Close)
-	card.SetCut(cut)
+	card.SetCut(torn)
 	traced, closeTrace, err := p.traced(c, card)
 	if err != nil {
 		return err
