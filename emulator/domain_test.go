@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/aes"
+	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
 	"encoding/hex"
@@ -316,6 +317,38 @@ func TestPutKey(t *testing.T) {
 	want(t, s, cmdPutKey(0, 0x72, 5, sealed(t, s, k32)), iso7816.OK)
 	want(t, s, cmdPutKey(0x72, 0x75, 5, sealed(t, s, bytes.Repeat([]byte{8}, 32))), iso7816.OK) // of another version now
 	want(t, s, cmdPutKeys(t, s, 0, keysX), iso7816.OK)
+	own := append([]byte{0xB0, 65}, point...)
+	for kind := byte(keyTypeECField); kind <= keyTypeECOrder; kind++ {
+		v := curveParameters(elliptic.P256())[kind]
+		own = append(append(own, kind, byte(len(v))), v...)
+	}
+	other := bytes.Clone(own)
+	other[70] ^= 1
+	for name, test := range map[string]struct {
+		field []byte
+		want  iso7816.SW
+	}{
+		"changed parameters":   {append(other, 0), iso7816.ErrWrongData},
+		"a parameter missing":  {append(bytes.Clone(own[:len(own)-34]), 0), iso7816.ErrWrongData},
+		"a cofactor of 2":      {append(bytes.Clone(own), keyTypeECCofactor, 1, 2, 0), iso7816.ErrWrongData},
+		"its own parameters":   {append(bytes.Clone(own), 0), iso7816.OK},
+		"and its cofactor too": {append(bytes.Clone(own), keyTypeECCofactor, 1, 1, 0), iso7816.OK},
+	} {
+		c := newTestCard(t)
+		s := authenticate(t, c, scp.CMAC)
+		r, err := s.SendChained(context.Background(), cmdPutKey(0, 0x73, 1, test.field))
+		if err != nil || r.SW != test.want {
+			t.Errorf("%s: %v %v, want %v", name, r.SW, err, test.want)
+		}
+		if test.want == iso7816.OK {
+			if info, err := globalplatform.Keys(context.Background(), s); err != nil || len(info) != 4 || len(info[3].Components) != 1 {
+				t.Errorf("%s: %+v %v", name, info, err)
+			}
+			if _, err := decodeImage(encodeImage(c.state)); err != nil {
+				t.Error(err)
+			}
+		}
+	}
 	info := transmit(t, c, "00A40400")
 	info = transmit(t, c, "80CA00E000")
 	if want := "E04C" + "C00401308810C00402308810C00403308810" + "C0060170A180A003" + "C0060173B040F000" + "C00401748810" + "C00A0171FF88001001810101" + "C00405758820" +
