@@ -233,8 +233,9 @@ func TestDomainInstallation(t *testing.T) {
 		"Global Service":                      {cmdInstallDomain(domainX, "808100", ""), iso7816.ErrWrongData},
 		"CVM Management":                      {cmdInstallDomain(domainX, "828000", ""), iso7816.ErrWrongData},
 		"Ciphered Load File Data Block":       {cmdInstallDomain(domainX, "808040", ""), iso7816.ErrWrongData},
+		"privileges of 4 bytes":               {cmdInstallDomain(domainX, "80800000", ""), iso7816.ErrWrongData},
 		"RFU":                                 {cmdInstallDomain(domainX, "808001", ""), iso7816.ErrWrongData},
-		"privileges of 2 bytes":               {cmdInstallDomain(domainX, "8080", ""), iso7816.ErrWrongData},
+		"Global Service, 2 bytes":             {cmdInstallDomain(domainX, "8081", ""), iso7816.ErrWrongData},
 		"parameters that are no TLV":          {cmdInstallDomain(domainX, "80", "8103"), iso7816.ErrWrongData},
 		"a protocol that nobody speaks":       {cmdInstallDomain(domainX, "80", "81020355"), iso7816.ErrWrongData},
 		"an AID that is there":                {cmdInstallDomain(instanceA, "80", ""), iso7816.ErrConditions},
@@ -253,6 +254,10 @@ func TestDomainInstallation(t *testing.T) {
 	want(t, s, cmdInstallDomain(domainX, "80", "8102030087012082012045020102"), iso7816.OK)
 	if e := c.state.entry(domainX); e.privileges != (privileges{0x80, 0x80, 0}) || e.domain.protocol != (scp.Protocol{Number: 3}) {
 		t.Errorf("privileges %X, %v", e.privileges, e.domain.protocol)
+	}
+	want(t, s, cmdInstallDomain(domainY, "8040", ""), iso7816.OK)
+	if e := c.state.entry(domainY); e.privileges != (privileges{0x80, 0x40, 0}) {
+		t.Errorf("privileges %X", e.privileges)
 	}
 }
 
