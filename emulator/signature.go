@@ -1,6 +1,7 @@
 package emulator
 
 import (
+	"bytes"
 	"crypto/cipher"
 	"crypto/des" //nolint:gosec // B.1.2.2
 	"crypto/ecdsa"
@@ -63,16 +64,34 @@ func (k key) verify(data, signature []byte) bool {
 	return v.Verify(data, signature) == nil
 }
 
+// curveParameters are a curve's parameters but the cofactor, which is 1, by the
+// key type that each has.
+func curveParameters(c elliptic.Curve) map[byte][]byte {
+	p := c.Params()
+	size := (p.BitSize + 7) / 8
+	fixed := func(n *big.Int) []byte { return n.FillBytes(make([]byte, size)) }
+	return map[byte][]byte{
+		keyTypeECField:     fixed(p.P),
+		keyTypeECA:         fixed(new(big.Int).Sub(p.P, big.NewInt(3))), // of all that NIST names
+		keyTypeECB:         fixed(p.B),
+		keyTypeECGenerator: append(append([]byte{4}, fixed(p.Gx)...), fixed(p.Gy)...),
+		keyTypeECOrder:     fixed(p.N),
+	}
+}
+
 // point is an EC public key; false where it is not a point of a curve that the
-// card has.
+// card has. Which one it is, the reference says or the generator.
 func (k key) point() (*ecdsa.PublicKey, bool) {
 	point, _ := k.find(keyTypeECPublic)
-	ref, _ := k.find(keyTypeECParameter)
-	if len(ref) != 1 || int(ref[0]) >= len(curves) {
-		return nil, false
+	ref, byReference := k.find(keyTypeECParameter)
+	generator, _ := k.find(keyTypeECGenerator)
+	for i, c := range curves {
+		if byReference && bytes.Equal(ref, []byte{byte(i)}) || !byReference && bytes.Equal(generator, curveParameters(c)[keyTypeECGenerator]) {
+			public, err := ecdsa.ParseUncompressedPublicKey(c, point)
+			return public, err == nil
+		}
 	}
-	public, err := ecdsa.ParseUncompressedPublicKey(curves[ref[0]], point)
-	return public, err == nil
+	return nil, false
 }
 
 // Sign makes a key a [globalplatform.Signer].
