@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"crypto/sha512"
 	"crypto/subtle"
+	"errors"
 	"slices"
 	"sort"
 
@@ -158,16 +159,20 @@ func (c *Card) loaded(l *loading) error {
 		return iso7816.ErrWrongData
 	}
 	f := &loadFile{aid: l.aid, securityDomain: l.securityDomain, data: bytes.Clone(data)}
-	if f.linked, err = c.link(l.aid, data); err != nil {
-		return iso7816.ErrWrongData
-	}
-	if err := f.describe(); err != nil {
-		return err
-	}
-	if err := c.reserve(f.size()); err != nil {
-		return err
-	}
 	return c.system(func() error {
+		// A runtime may write while it links, so this is part of it.
+		if f.linked, err = c.link(l.aid, data); err != nil {
+			if errors.Is(err, iso7816.ErrNoMemory) {
+				return iso7816.ErrNoMemory
+			}
+			return iso7816.ErrWrongData
+		}
+		if err := f.describe(); err != nil {
+			return err
+		}
+		if err := c.reserve(f.size()); err != nil {
+			return err
+		}
 		old := c.state.files
 		c.change(
 			func() { c.state.files = append(slices.Clone(old), f) },
@@ -320,9 +325,11 @@ func (c *Card) instantiate(e *entry, m oncard.Module, p oncard.InstallParameters
 		return nil, err
 	}
 	c.abortApplication()
+	// What a runtime has taken for the instance is there already.
+	reset, deselect := e.transientReset, e.transientDeselect
 	c.change(
-		func() { e.transientReset, e.transientDeselect = i.reset, i.deselect },
-		func() { e.transientReset, e.transientDeselect = 0, 0 },
+		func() { e.transientReset, e.transientDeselect = reset+i.reset, deselect+i.deselect },
+		func() { e.transientReset, e.transientDeselect = reset, deselect },
 	)
 	return i, nil
 }
@@ -431,6 +438,11 @@ func (c *Card) deleteContent(sd *entry, cmd iso7816.Command) iso7816.Response {
 			)
 		}
 		if file != nil {
+			if r := c.session.runtime; r != nil {
+				if err := r.Unlink(file.aid); err != nil {
+					return iso7816.ErrConditions
+				}
+			}
 			old := c.state.files
 			c.change(
 				func() {

@@ -39,7 +39,7 @@ var (
 // encodes to the same bytes again.
 const (
 	imageMagic   = "FRACARD\n"
-	imageVersion = 1
+	imageVersion = 2
 	imageHeader  = len(imageMagic) + 2 + 4
 	// maxImage bounds an image file, in bytes.
 	maxImage = 64 << 20
@@ -145,6 +145,17 @@ func (w *writer) state(s *state) {
 	for _, e := range s.entries {
 		w.entry(e)
 	}
+	w.objects(s.runtime)
+}
+
+func (w *writer) objects(list []*object) {
+	w.number(len(list))
+	for _, o := range list {
+		w.bool(o != nil)
+		if o != nil {
+			w.bytes(o.data)
+		}
+	}
 }
 
 func (w *writer) entry(e *entry) {
@@ -158,13 +169,7 @@ func (w *writer) entry(e *entry) {
 	w.bool(e.own)
 	w.number(e.transientReset)
 	w.number(e.transientDeselect)
-	w.number(len(e.objects))
-	for _, o := range e.objects {
-		w.bool(o != nil)
-		if o != nil {
-			w.bytes(o.data)
-		}
-	}
+	w.objects(e.objects)
 	w.number(len(e.keys))
 	for _, k := range e.keys {
 		w.byte(k.Version)
@@ -289,7 +294,19 @@ func (r *reader) state() *state {
 	for n := r.count(20); n > 0 && r.err == nil; n-- {
 		s.entries = append(s.entries, r.entry())
 	}
+	s.runtime = r.objects()
 	return s
+}
+
+func (r *reader) objects() (list []*object) {
+	for n := r.count(1); n > 0 && r.err == nil; n-- {
+		var o *object
+		if r.bool() {
+			o = &object{data: r.bytes(0, maxMemory)}
+		}
+		list = append(list, o)
+	}
+	return list
 }
 
 func (r *reader) entry() *entry {
@@ -300,13 +317,7 @@ func (r *reader) entry() *entry {
 	e.own = r.bool()
 	e.transientReset = r.number(maxMemory)
 	e.transientDeselect = r.number(maxMemory)
-	for n := r.count(1); n > 0 && r.err == nil; n-- {
-		var o *object
-		if r.bool() {
-			o = &object{data: r.bytes(0, maxMemory)}
-		}
-		e.objects = append(e.objects, o)
-	}
+	e.objects = r.objects()
 	for n := r.number(127); n > 0 && r.err == nil; n-- {
 		e.keys = append(e.keys, keys.Set{Version: r.byte(), ENC: r.key(), MAC: r.key(), DEK: r.key()})
 	}
