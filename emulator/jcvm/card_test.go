@@ -137,4 +137,3 @@ func exchange(t testing.TB, card iso7816.Card, command string) string {
 	}
 	return strings.ToUpper(hex.EncodeToString(r))
 }
-

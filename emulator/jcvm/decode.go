@@ -145,6 +145,7 @@ func (l *linking) decode(m *method) {
 	for i, offset := range m.at {
 		m.code[i] = l.instruction(m, seen[offset], index)
 	}
+	fuse(m.code)
 	for i, h := range l.handlers {
 		if !used[i] {
 			continue

@@ -103,6 +103,7 @@ func (vm *VM) attempt(depth int) (done bool) {
 func (vm *VM) unwind(depth int) bool {
 	for len(vm.frames) > depth {
 		f := &vm.frames[len(vm.frames)-1]
+		vm.steps -= int64(f.pc)
 		o := vm.objs[vm.pending]
 		for _, h := range f.method.handlers {
 			if f.pc < h.from || f.pc >= h.to || h.class != nil && (o == nil || !o.class.extends(h.class)) {
@@ -172,13 +173,11 @@ func (vm *VM) execute(depth int) {
 	code, cs := m.code, m.pkg.constants
 	st := vm.stack[f.base : f.base+m.frame : f.base+m.frame] // window of the running frame
 	pc, sp := f.pc, f.sp
+	target := 0
+	var l, r slot // operands of a fused instruction
 	for {
 		in := &code[pc]
-		vm.pc = pc
 		pc++
-		if vm.steps--; vm.steps < 0 {
-			panic(fault{"too many bytecodes in one command"})
-		}
 		switch in.op {
 		case opNop:
 		case opAconstNull:
@@ -204,6 +203,7 @@ func (vm *VM) execute(depth int) {
 			st[in.n], st[in.n+1] = st[sp], st[sp+1]
 
 		case opAaload:
+			vm.pc = pc - 1
 			sp--
 			o, i := vm.load(st[sp-1], st[sp])
 			if o.kind != kindReference {
@@ -211,6 +211,7 @@ func (vm *VM) execute(depth int) {
 			}
 			st[sp-1] = tagReference | slot(binary.BigEndian.Uint16(o.data[2*i:]))
 		case opBaload:
+			vm.pc = pc - 1
 			sp--
 			o, i := vm.load(st[sp-1], st[sp])
 			if o.kind != kindByte && o.kind != kindBoolean {
@@ -218,6 +219,7 @@ func (vm *VM) execute(depth int) {
 			}
 			st[sp-1] = slot(uint16(int8(o.data[i])))
 		case opSaload:
+			vm.pc = pc - 1
 			sp--
 			o, i := vm.load(st[sp-1], st[sp])
 			if o.kind != kindShort {
@@ -225,6 +227,7 @@ func (vm *VM) execute(depth int) {
 			}
 			st[sp-1] = slot(binary.BigEndian.Uint16(o.data[2*i:]))
 		case opIaload:
+			vm.pc = pc - 1
 			o, i := vm.load(st[sp-2], st[sp-1])
 			if o.kind != kindInt {
 				wrongKind()
@@ -232,9 +235,11 @@ func (vm *VM) execute(depth int) {
 			v := binary.BigEndian.Uint32(o.data[4*i:])
 			st[sp-2], st[sp-1] = slot(v>>16), slot(uint16(v))
 		case opAastore:
+			vm.pc = pc - 1
 			sp -= 3
 			vm.storeReference(st[sp], st[sp+1], st[sp+2])
 		case opBastore:
+			vm.pc = pc - 1
 			sp -= 3
 			o, i := vm.load(st[sp], st[sp+1])
 			switch {
@@ -246,6 +251,7 @@ func (vm *VM) execute(depth int) {
 				o.data[i] = byte(st[sp+2])
 			}
 		case opSastore:
+			vm.pc = pc - 1
 			sp -= 3
 			o, i := vm.load(st[sp], st[sp+1])
 			if o.kind != kindShort {
@@ -253,6 +259,7 @@ func (vm *VM) execute(depth int) {
 			}
 			vm.write2(o, 2*i, uint16(st[sp+2]))
 		case opIastore:
+			vm.pc = pc - 1
 			sp -= 4
 			o, i := vm.load(st[sp], st[sp+1])
 			if o.kind != kindInt {
@@ -300,12 +307,14 @@ func (vm *VM) execute(depth int) {
 			sp--
 			st[sp-1] = slot(uint16(st[sp-1] * st[sp]))
 		case opSdiv:
+			vm.pc = pc - 1
 			sp--
 			if int16(st[sp]) == 0 {
 				vm.throw("java/lang/ArithmeticException")
 			}
 			st[sp-1] = slot(uint16(int32(int16(st[sp-1])) / int32(int16(st[sp]))))
 		case opSrem:
+			vm.pc = pc - 1
 			sp--
 			if int16(st[sp]) == 0 {
 				vm.throw("java/lang/ArithmeticException")
@@ -336,6 +345,7 @@ func (vm *VM) execute(depth int) {
 			st[in.n] = slot(uint16(uint32(st[in.n]) + uint32(in.a)))
 
 		case opIadd, opIsub, opImul, opIdiv, opIrem, opIand, opIor, opIxor:
+			vm.pc = pc - 1
 			sp -= 2
 			a, b := int32Of(st[sp-2], st[sp-1]), int32Of(st[sp], st[sp+1])
 			switch in.op {
@@ -407,96 +417,101 @@ func (vm *VM) execute(depth int) {
 		case opIfeq:
 			sp--
 			if uint16(st[sp]) == 0 {
-				pc = int(in.a)
+				goto jump
 			}
 		case opIfne:
 			sp--
 			if uint16(st[sp]) != 0 {
-				pc = int(in.a)
+				goto jump
 			}
 		case opIflt:
 			sp--
 			if int16(st[sp]) < 0 {
-				pc = int(in.a)
+				goto jump
 			}
 		case opIfge:
 			sp--
 			if int16(st[sp]) >= 0 {
-				pc = int(in.a)
+				goto jump
 			}
 		case opIfgt:
 			sp--
 			if int16(st[sp]) > 0 {
-				pc = int(in.a)
+				goto jump
 			}
 		case opIfle:
 			sp--
 			if int16(st[sp]) <= 0 {
-				pc = int(in.a)
+				goto jump
 			}
 		case opIfnull:
 			sp--
 			if uint16(st[sp]) == 0 {
-				pc = int(in.a)
+				goto jump
 			}
 		case opIfnonnull:
 			sp--
 			if uint16(st[sp]) != 0 {
-				pc = int(in.a)
+				goto jump
 			}
 		case opIfAcmpeq, opIfScmpeq:
 			sp -= 2
 			if uint16(st[sp]) == uint16(st[sp+1]) {
-				pc = int(in.a)
+				goto jump
 			}
 		case opIfAcmpne, opIfScmpne:
 			sp -= 2
 			if uint16(st[sp]) != uint16(st[sp+1]) {
-				pc = int(in.a)
+				goto jump
 			}
 		case opIfScmplt:
 			sp -= 2
 			if int16(st[sp]) < int16(st[sp+1]) {
-				pc = int(in.a)
+				goto jump
 			}
 		case opIfScmpge:
 			sp -= 2
 			if int16(st[sp]) >= int16(st[sp+1]) {
-				pc = int(in.a)
+				goto jump
 			}
 		case opIfScmpgt:
 			sp -= 2
 			if int16(st[sp]) > int16(st[sp+1]) {
-				pc = int(in.a)
+				goto jump
 			}
 		case opIfScmple:
 			sp -= 2
 			if int16(st[sp]) <= int16(st[sp+1]) {
-				pc = int(in.a)
+				goto jump
 			}
 		case opGoto:
-			pc = int(in.a)
+			goto jump
 		case opJsr:
 			st[sp] = tagReturn | slot(uint16(pc))
 			sp++
-			pc = int(in.a)
+			goto jump
 		case opRet:
 			if st[in.n]>>16 != 2 {
 				panic(fault{"return of a subroutine to what is no address"})
 			}
-			pc = int(uint16(st[in.n]))
+			target = int(uint16(st[in.n]))
+			goto turn
 		case opStableswitch:
 			sp--
-			pc = m.switches[in.a].table(int32(int16(st[sp])))
+			target = m.switches[in.a].table(int32(int16(st[sp])))
+			goto turn
 		case opItableswitch:
 			sp -= 2
-			pc = m.switches[in.a].table(int32Of(st[sp], st[sp+1]))
+			target = m.switches[in.a].table(int32Of(st[sp], st[sp+1]))
+			goto turn
 		case opSlookupswitch:
 			sp--
-			pc = m.switches[in.a].lookup(int32(int16(st[sp])))
+			target = m.switches[in.a].lookup(int32(int16(st[sp])))
+			goto turn
 		case opIlookupswitch:
 			sp -= 2
-			pc = m.switches[in.a].lookup(int32Of(st[sp], st[sp+1]))
+			target = m.switches[in.a].lookup(int32Of(st[sp], st[sp+1]))
+			goto turn
 
 		case opAreturn, opSreturn, opIreturn, opReturn:
 			var a, b slot
@@ -506,6 +521,9 @@ func (vm *VM) execute(depth int) {
 				a, size = st[sp-1], 1
 			case opIreturn:
 				a, b, size = st[sp-2], st[sp-1], 2
+			}
+			if vm.steps -= int64(pc); vm.steps < 0 {
+				panic(fault{"too many bytecodes in one command"})
 			}
 			vm.pop()
 			f = &vm.frames[len(vm.frames)-1]
@@ -541,86 +559,107 @@ func (vm *VM) execute(depth int) {
 			}
 			sp++
 		case opPutstaticA:
+			vm.pc = pc - 1
 			sp--
 			vm.storable(st[sp])
 			vm.write2(vm.objs[cs[in.n].pkg.root], int(in.a), uint16(st[sp]))
 		case opPutstaticB:
+			vm.pc = pc - 1
 			sp--
 			vm.write1(vm.objs[cs[in.n].pkg.root], int(in.a), byte(st[sp]))
 		case opPutstaticS:
+			vm.pc = pc - 1
 			sp--
 			vm.write2(vm.objs[cs[in.n].pkg.root], int(in.a), uint16(st[sp]))
 		case opPutstaticI:
+			vm.pc = pc - 1
 			sp -= 2
 			vm.write4(vm.objs[cs[in.n].pkg.root], int(in.a), uint32(int32Of(st[sp], st[sp+1])))
 
 		case opGetfieldA:
+			vm.pc = pc - 1
 			o := vm.fieldOf(st[sp-1], &cs[in.n])
 			st[sp-1] = tagReference | slot(binary.BigEndian.Uint16(o.data[in.a:]))
 		case opGetfieldB:
+			vm.pc = pc - 1
 			o := vm.fieldOf(st[sp-1], &cs[in.n])
 			st[sp-1] = slot(uint16(int8(o.data[in.a+1])))
 		case opGetfieldS:
+			vm.pc = pc - 1
 			o := vm.fieldOf(st[sp-1], &cs[in.n])
 			st[sp-1] = slot(binary.BigEndian.Uint16(o.data[in.a:]))
 		case opGetfieldI:
+			vm.pc = pc - 1
 			o := vm.fieldOf(st[sp-1], &cs[in.n])
 			v := binary.BigEndian.Uint32(o.data[in.a:])
 			st[sp], st[sp-1] = slot(uint16(v)), slot(v>>16)
 			sp++
 		case opGetfieldAThis:
+			vm.pc = pc - 1
 			o := vm.fieldOf(st[0], &cs[in.n])
 			st[sp] = tagReference | slot(binary.BigEndian.Uint16(o.data[in.a:]))
 			sp++
 		case opGetfieldBThis:
+			vm.pc = pc - 1
 			o := vm.fieldOf(st[0], &cs[in.n])
 			st[sp] = slot(uint16(int8(o.data[in.a+1])))
 			sp++
 		case opGetfieldSThis:
+			vm.pc = pc - 1
 			o := vm.fieldOf(st[0], &cs[in.n])
 			st[sp] = slot(binary.BigEndian.Uint16(o.data[in.a:]))
 			sp++
 		case opGetfieldIThis:
+			vm.pc = pc - 1
 			o := vm.fieldOf(st[0], &cs[in.n])
 			v := binary.BigEndian.Uint32(o.data[in.a:])
 			st[sp+1], st[sp] = slot(uint16(v)), slot(v>>16)
 			sp += 2
 		case opPutfieldA:
+			vm.pc = pc - 1
 			sp -= 2
 			o := vm.fieldOf(st[sp], &cs[in.n])
 			vm.storable(st[sp+1])
 			vm.write2(o, int(in.a), uint16(st[sp+1]))
 		case opPutfieldB:
+			vm.pc = pc - 1
 			sp -= 2
 			o := vm.fieldOf(st[sp], &cs[in.n])
 			vm.write2(o, int(in.a), uint16(int8(st[sp+1])))
 		case opPutfieldS:
+			vm.pc = pc - 1
 			sp -= 2
 			o := vm.fieldOf(st[sp], &cs[in.n])
 			vm.write2(o, int(in.a), uint16(st[sp+1]))
 		case opPutfieldI:
+			vm.pc = pc - 1
 			sp -= 3
 			o := vm.fieldOf(st[sp], &cs[in.n])
 			vm.write4(o, int(in.a), uint32(int32Of(st[sp+1], st[sp+2])))
 		case opPutfieldAThis:
+			vm.pc = pc - 1
 			sp--
 			o := vm.fieldOf(st[0], &cs[in.n])
 			vm.storable(st[sp])
 			vm.write2(o, int(in.a), uint16(st[sp]))
 		case opPutfieldBThis:
+			vm.pc = pc - 1
 			sp--
 			o := vm.fieldOf(st[0], &cs[in.n])
 			vm.write2(o, int(in.a), uint16(int8(st[sp])))
 		case opPutfieldSThis:
+			vm.pc = pc - 1
 			sp--
 			o := vm.fieldOf(st[0], &cs[in.n])
 			vm.write2(o, int(in.a), uint16(st[sp]))
 		case opPutfieldIThis:
+			vm.pc = pc - 1
 			sp -= 2
 			o := vm.fieldOf(st[0], &cs[in.n])
 			vm.write4(o, int(in.a), uint32(int32Of(st[sp], st[sp+1])))
 
 		case opInvokevirtual, opInvokespecial, opInvokestatic, opInvokeinterface:
+			vm.pc = pc - 1
 			c := &cs[in.n]
 			n := int(in.x)
 			callee := c.method
@@ -672,7 +711,7 @@ func (vm *VM) execute(depth int) {
 				}
 			}
 			f = &vm.frames[len(vm.frames)-1]
-			f.pc = vm.pc
+			f.pc = pc - 1
 			if callee.native != nil {
 				sp -= n
 				f.sp = sp
@@ -710,13 +749,17 @@ func (vm *VM) execute(depth int) {
 			pc, sp = 0, callee.operands
 
 		case opNew:
+			vm.pc = pc - 1
 			st[sp] = vm.newInstance(cs[in.n].class).self.slot()
 			sp++
 		case opNewarray:
+			vm.pc = pc - 1
 			st[sp-1] = vm.newArray(kind(in.x), int(int16(st[sp-1])), nil).self.slot()
 		case opAnewarray:
+			vm.pc = pc - 1
 			st[sp-1] = vm.newArray(kindReference, int(int16(st[sp-1])), cs[in.n].class).self.slot()
 		case opArraylength:
+			vm.pc = pc - 1
 			o := vm.object(st[sp-1])
 			if o == nil {
 				vm.nullPointer()
@@ -729,6 +772,7 @@ func (vm *VM) execute(depth int) {
 			}
 			st[sp-1] = slot(uint16(o.length))
 		case opAthrow:
+			vm.pc = pc - 1
 			o := vm.object(st[sp-1])
 			if o == nil {
 				vm.nullPointer()
@@ -742,15 +786,122 @@ func (vm *VM) execute(depth int) {
 			vm.pending = o.self
 			panic(thrown{})
 		case opCheckcast:
+			vm.pc = pc - 1
 			if o := vm.object(st[sp-1]); o != nil && !vm.is(o, in, cs) {
 				vm.throw("java/lang/ClassCastException")
 			}
 		case opInstanceof:
+			vm.pc = pc - 1
 			o := vm.object(st[sp-1])
 			st[sp-1] = boolean(o != nil && vm.is(o, in, cs))
+
+		// Fused instructions: see fuse.
+		case opLoadTwo:
+			st[sp+1] = st[in.n>>8]
+			st[sp] = st[in.n&0xFF]
+			sp += 2
+			pc++
+		case opLoadByte:
+			vm.pc = pc + 1
+			o, i := vm.load(st[in.n&0xFF], st[in.n>>8])
+			if o.kind != kindByte && o.kind != kindBoolean {
+				wrongKind()
+			}
+			st[sp] = slot(uint16(int8(o.data[i])))
+			sp++
+			pc += 2
+		case opIncGoto:
+			st[in.n] = slot(uint16(uint32(st[in.n]) + uint32(int8(in.x))))
+			goto jump
+		case opArithStackLocal, opArithStackLocalStore:
+			sp--
+			l, r = st[sp], st[in.a]
+			goto alu
+		case opArithStackConst, opArithStackConstStore:
+			sp--
+			l, r = st[sp], slot(in.a)
+			goto alu
+		case opArithLocalLocal, opArithLocalLocalStore:
+			l, r = st[in.n&0xFF], st[in.a]
+			pc++
+			goto alu
+		case opArithLocalConst, opArithLocalConstStore:
+			l, r = st[in.n&0xFF], slot(in.a)
+			pc++
+			goto alu
+		case opCompareLocal:
+			l, r = st[in.n&0xFF], st[in.n>>8]
+			goto compare
+		case opCompareConst:
+			l, r = st[in.n&0xFF], slot(uint16(int8(in.n>>8)))
+			goto compare
 		default:
 			vm.fault("bytecode %d", in.op)
 		}
+		continue
+	alu:
+		switch in.x {
+		case opSadd:
+			l += r
+		case opSsub:
+			l -= r
+		case opSmul:
+			l *= r
+		case opSand:
+			l &= r
+		case opSor:
+			l |= r
+		default:
+			l ^= r
+		}
+		if in.op >= opArithStackLocalStore {
+			st[in.n>>8] = slot(uint16(l))
+			pc += 2
+		} else {
+			st[sp] = slot(uint16(l))
+			sp++
+			pc++
+		}
+		continue
+	compare:
+		pc += 2
+		switch in.x {
+		case opIfScmpeq:
+			if uint16(l) == uint16(r) {
+				goto jump
+			}
+		case opIfScmpne:
+			if uint16(l) != uint16(r) {
+				goto jump
+			}
+		case opIfScmplt:
+			if int16(l) < int16(r) {
+				goto jump
+			}
+		case opIfScmpge:
+			if int16(l) >= int16(r) {
+				goto jump
+			}
+		case opIfScmpgt:
+			if int16(l) > int16(r) {
+				goto jump
+			}
+		default:
+			if int16(l) <= int16(r) {
+				goto jump
+			}
+		}
+		continue
+	jump:
+		target = int(in.a)
+	turn:
+		// Every bytecode is paid for: on the way back of a loop, or on return.
+		if target < pc {
+			if vm.steps -= int64(pc - target); vm.steps < 0 {
+				panic(fault{"too many bytecodes in one command"})
+			}
+		}
+		pc = target
 	}
 }
 

@@ -189,7 +189,23 @@ const (
 	opPutfieldIThis
 
 	opcodes // how many there are
+)
 
+// Fused instructions, which fuse makes of sequences that are common.
+const (
+	opLoadTwo = opcodes + iota
+	opLoadByte
+	opIncGoto
+	opCompareLocal
+	opCompareConst
+	opArithStackLocal
+	opArithStackConst
+	opArithLocalLocal
+	opArithLocalConst
+	opArithStackLocalStore // from here on the result goes to a local variable
+	opArithStackConstStore
+	opArithLocalLocalStore
+	opArithLocalConstStore
 )
 
 // operands is the form of each bytecode's operands: b, s and i a signed number

@@ -23,7 +23,7 @@ var (
 // of its own, each time that it is given power.
 type Linker struct {
 	// Steps bounds the bytecodes that one command may execute; 0 stands for
-	// [DefaultSteps].
+	// [DefaultSteps]. Code that is jumped over counts too.
 	Steps int64
 	// Quirks are the ways in which cards differ; the zero value is the common
 	// one.
