@@ -37,7 +37,6 @@ func config(t testing.TB) emulator.Config {
 	if err != nil {
 		t.Fatal(err)
 	}
-	profile.PersistentMemory = 256 << 10
 	return emulator.Config{
 		Profile: profile, IIN: []byte{1}, CIN: []byte{2}, Keys: testKeys(t), Linker: jcvm.Linker{},
 		Rand: rand.New(rand.NewSource(1)),

@@ -21,7 +21,7 @@ cap() {
 	done
 	dir=$(echo "$package" | tr . /)
 	mkdir -p "$out/classes"
-	javac -nowarn -source 8 -target 8 -g -proc:none -bootclasspath "$api" -cp "$api:$GP_API/gpapi-globalplatform.jar:$out/classes" \
+	javac -nowarn -source 8 -target 8 -g -proc:none -encoding ISO-8859-1 -implicit:none -bootclasspath "$api" -cp "$api:$GP_API/gpapi-globalplatform.jar:$out/classes" \
 		-d "$out/classes" src/"$dir"/*.java >"$out/log" 2>&1 || { cat "$out/log"; exit 1; }
 	# shellcheck disable=SC2086
 	java -cp "$tools" com.sun.javacard.converter.Main -nobanner -i -classdir "$out/classes" -d "$out/cap" \
@@ -34,3 +34,7 @@ cap() {
 P=0xF0:0x00:0x00:0x00:0x01
 cap ops ops $P:0x10 OpsApplet $P:0x10:0x01
 cap bench bench $P:0x11 BenchApplet $P:0x11:0x01
+cap lib lib $P:0x12
+cap server server $P:0x13 Server $P:0x13:0x01
+cap client client $P:0x14 Client $P:0x14:0x01
+cap api api $P:0x15 ApiApplet $P:0x15:0x01
