@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/freearea/freearea/emulator/oncard"
 	"github.com/freearea/freearea/globalplatform/capfile"
@@ -356,6 +357,7 @@ func TestFaults(t *testing.T) {
 		"local variable too high":     {methods: []code{{3, 0, 1, []byte{opSload, 200, opSreturn}}}},
 		"endless loop":                {methods: []code{{3, 0, 1, []byte{opGoto, 0}}}},
 		"endless recursion":           {methods: []code{{3, 0, 1, []byte{opInvokestatic, 0, 0, opSreturn}}}},
+		"endless exceptions":          {methods: []code{{3, 0, 1, []byte{opAconstNull, opAthrow}}}, handlers: []rawHandler{{0, 2, 0, 0}}},
 		"wrong type of array":         {methods: []code{{3, 0, 1, []byte{opSconst5, opNewarray, 11, opSconst0, opSaload, opSreturn}}}},
 		"nothing returned":            {methods: []code{{1, 0, 0, []byte{opInvokestatic, 0, 1, opSreturn}}, {0, 0, 0, []byte{opReturn}}}},
 		"field of a short":            {class: class, constants: constants, methods: []code{{4, 0, 0, []byte{opSconst1, opGetfieldS, 2, opSreturn}}}},
@@ -434,6 +436,7 @@ func FuzzLoadFile(f *testing.F) {
 		lib = c.LoadFileDataBlock()
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
+		defer time.AfterFunc(time.Minute, func() { panic("a load file that hangs") }).Stop()
 		file, err := capfile.ParseLoadFileDataBlock(b)
 		if err != nil {
 			return

@@ -227,6 +227,7 @@ func (vm *VM) classByID(id uint32) *class {
 // allocate makes a persistent object with the data. Nothing may go wrong in
 // the middle: it is one write.
 func (vm *VM) allocate(k kind, event byte, owner ref, class uint32, data []byte) *object {
+	vm.steps -= costObject + int64(len(data))/8
 	b := make([]byte, headerSize, headerSize+len(data))
 	b[headKind], b[headEvent] = byte(k), event
 	binary.BigEndian.PutUint16(b[headOwner:], uint16(owner))

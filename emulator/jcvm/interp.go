@@ -103,7 +103,9 @@ func (vm *VM) attempt(depth int) (done bool) {
 func (vm *VM) unwind(depth int) bool {
 	for len(vm.frames) > depth {
 		f := &vm.frames[len(vm.frames)-1]
-		vm.steps -= int64(f.pc)
+		if vm.steps -= int64(f.pc) + costThrow; vm.steps < 0 {
+			panic(fault{"too many bytecodes in one command"})
+		}
 		o := vm.objs[vm.pending]
 		for _, h := range f.method.handlers {
 			if f.pc < h.from || f.pc >= h.to || h.class != nil && (o == nil || !o.class.extends(h.class)) {
@@ -127,6 +129,13 @@ func (vm *VM) pop() {
 	vm.owner, vm.group, vm.caller = f.owner, f.group, f.caller
 	vm.frames = vm.frames[:len(vm.frames)-1]
 }
+
+// What takes more time than a bytecode, in bytecodes.
+const (
+	costThrow  = 100
+	costNative = 10
+	costObject = 50
+)
 
 func (vm *VM) nullPointer() { vm.throw("java/lang/NullPointerException") }
 
@@ -715,6 +724,7 @@ func (vm *VM) execute(depth int) {
 			if callee.native != nil {
 				sp -= n
 				f.sp = sp
+				vm.steps -= costNative
 				// What a native method calls in turn gets its stack beyond this window.
 				v := callee.native(vm, st[sp:sp+n])
 				vm.pc = f.pc

@@ -89,7 +89,11 @@ func (vm *VM) attach(p *pkg) error {
 
 // outOfMemory turns the exception that stands for it into the status word.
 func (vm *VM) outOfMemory(err error) error {
-	if u, ok := err.(*uncaught); ok && vm.reason(u.exception) == systemNoResource {
+	u, ok := err.(*uncaught)
+	if !ok || !vm.objs[u.exception].class.extends(vm.api.classes["javacard/framework/SystemException"]) {
+		return err
+	}
+	if r := vm.reason(u.exception); r == systemNoResource || r == systemNoTransientSpace {
 		return iso7816.ErrNoMemory
 	}
 	return err
