@@ -30,6 +30,10 @@ func fuse(code []instruction) {
 			code[i] = arith(opArithStackConst, b.op, 0, int32(uint16(a.a)), c)
 		case local(a) && local(b):
 			code[i] = instruction{op: opLoadTwo, n: a.n | b.n<<8}
+		case arithmetic(a.op) && b.op == opSstore && b.n < 256:
+			code[i] = instruction{op: opArithStackStackStore, x: a.op, n: b.n << 8}
+		case a.op == opS2b && b.op == opBastore:
+			code[i] = instruction{op: opStoreByte}
 		case a.op == opSinc && b.op == opGoto && a.a == int32(int8(a.a)):
 			code[i] = instruction{op: opIncGoto, x: uint8(a.a), n: a.n, a: b.a}
 		}

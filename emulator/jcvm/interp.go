@@ -220,8 +220,17 @@ func (vm *VM) execute(depth int) {
 			}
 			st[sp-1] = tagReference | slot(binary.BigEndian.Uint16(o.data[2*i:]))
 		case opBaload:
-			vm.pc = pc - 1
 			sp--
+			if s := st[sp-1]; s>>16 == 1 {
+				// The usual case without calls: one's own array.
+				if o := vm.objs[uint16(s)]; o != nil && o.kind == kindByte && o.group == vm.group && !o.checked {
+					if i := int(uint16(st[sp])); i < len(o.data) {
+						st[sp-1] = slot(uint16(int8(o.data[i])))
+						continue
+					}
+				}
+			}
+			vm.pc = pc - 1
 			o, i := vm.load(st[sp-1], st[sp])
 			if o.kind != kindByte && o.kind != kindBoolean {
 				wrongKind()
@@ -247,9 +256,20 @@ func (vm *VM) execute(depth int) {
 			vm.pc = pc - 1
 			sp -= 3
 			vm.storeReference(st[sp], st[sp+1], st[sp+2])
-		case opBastore:
-			vm.pc = pc - 1
+		case opBastore, opStoreByte:
+			if in.op == opStoreByte {
+				pc++ // what is stored is a byte anyway
+			}
 			sp -= 3
+			if s := st[sp]; s>>16 == 1 {
+				if o := vm.objs[uint16(s)]; o != nil && o.kind == kindByte && o.group == vm.group && !o.checked && !o.persistent {
+					if i := int(uint16(st[sp+1])); i < len(o.data) {
+						o.data[i] = byte(st[sp+2])
+						continue
+					}
+				}
+			}
+			vm.pc = pc - 1
 			o, i := vm.load(st[sp], st[sp+1])
 			switch {
 			case o.kind != kindByte && o.kind != kindBoolean:
@@ -812,6 +832,16 @@ func (vm *VM) execute(depth int) {
 			sp += 2
 			pc++
 		case opLoadByte:
+			if s := st[in.n&0xFF]; s>>16 == 1 {
+				if o := vm.objs[uint16(s)]; o != nil && o.kind == kindByte && o.group == vm.group && !o.checked {
+					if i := int(uint16(st[in.n>>8])); i < len(o.data) {
+						st[sp] = slot(uint16(int8(o.data[i])))
+						sp++
+						pc += 2
+						continue
+					}
+				}
+			}
 			vm.pc = pc + 1
 			o, i := vm.load(st[in.n&0xFF], st[in.n>>8])
 			if o.kind != kindByte && o.kind != kindBoolean {
@@ -826,6 +856,11 @@ func (vm *VM) execute(depth int) {
 		case opArithStackLocal, opArithStackLocalStore:
 			sp--
 			l, r = st[sp], st[in.a]
+			goto alu
+		case opArithStackStackStore:
+			sp -= 2
+			l, r = st[sp], st[sp+1]
+			pc--
 			goto alu
 		case opArithStackConst, opArithStackConstStore:
 			sp--

@@ -196,6 +196,7 @@ const (
 	opLoadTwo = opcodes + iota
 	opLoadByte
 	opIncGoto
+	opStoreByte
 	opCompareLocal
 	opCompareConst
 	opArithStackLocal
@@ -206,6 +207,7 @@ const (
 	opArithStackConstStore
 	opArithLocalLocalStore
 	opArithLocalConstStore
+	opArithStackStackStore
 )
 
 // operands is the form of each bytecode's operands: b, s and i a signed number
