@@ -372,10 +372,9 @@ func systemShareable(vm *VM, a []slot) slot {
 		return null
 	}
 	client := vm.aidOf(vm.owner)
-	owner, group, caller := vm.owner, vm.group, vm.caller
-	vm.caller, vm.owner, vm.group = owner, server.root, server.group()
-	result := vm.call(server.method(appletShareable), server.this(), client, a[1])
-	vm.owner, vm.group, vm.caller = owner, group, caller
+	result := vm.inContext(server.root, func() slot {
+		return vm.call(server.method(appletShareable), server.this(), client, a[1])
+	})
 	if o := vm.object(result); o == nil || !o.class.sharing(vm.api.shareable) {
 		return null
 	}

@@ -263,6 +263,9 @@ func TestFirewall(t *testing.T) {
 		{"80130000", "6F53"},
 		{"80140000", "6F53"},
 		{"80010001", "03E8 9000"}, // the failed calls wrote, as nothing took them back
+		{"80160000", "6A85 F00000000188 9000"},
+		{"80170000", "0006 9000"}, // one try used of three
+		{"80170001", "6F53"},
 		{"80150064", "0000 9000"},
 		{"80010001", "03E9 9000"}, // the server's write was part of the client's transaction
 	}.run(t, card)

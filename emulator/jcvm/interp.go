@@ -41,11 +41,14 @@ func (vm *VM) call(m *method, args ...slot) slot {
 	copy(vm.stack[base:], args)
 	vm.frames = append(vm.frames, frame{method: outer, base: base, sp: len(args), owner: vm.owner, group: vm.group, caller: vm.caller})
 	vm.enter(m)
-	vm.run(depth + 1)
+	caught := vm.run(depth + 1)
 	f := vm.frames[depth]
-	vm.frames = vm.frames[:depth]
+	vm.pop()
 	vm.nested--
 	vm.pc = pc
+	if !caught {
+		panic(thrown{})
+	}
 	if f.sp == 0 {
 		return 0
 	}
@@ -72,13 +75,24 @@ func (vm *VM) enter(m *method) {
 	vm.frames = append(vm.frames, frame{method: m, base: base, sp: m.operands, owner: vm.owner, group: vm.group, caller: vm.caller})
 }
 
-// run executes until the frames are no more than depth.
-func (vm *VM) run(depth int) {
+// run executes until the frames are no more than depth. It reports whether
+// every exception found its handler.
+func (vm *VM) run(depth int) bool {
 	for !vm.attempt(depth) {
 		if !vm.unwind(depth) {
-			panic(thrown{})
+			return false
 		}
 	}
+	return true
+}
+
+// inContext runs f in the context of an instance, called from the running one
+// (JCRE 6.1.2).
+func (vm *VM) inContext(owner ref, f func() slot) slot {
+	before, group, caller := vm.owner, vm.group, vm.caller
+	defer func() { vm.owner, vm.group, vm.caller = before, group, caller }()
+	vm.owner, vm.group, vm.caller = owner, vm.groupOf(owner), before
+	return f()
 }
 
 // attempt executes until the frames are no more than depth, or an exception
@@ -184,6 +198,8 @@ func (vm *VM) execute(depth int) {
 	pc, sp := f.pc, f.sp
 	target := 0
 	var l, r slot // operands of a fused instruction
+	var callee *method
+	n, base, switchTo := 0, 0, noSwitch
 	for {
 		in := &code[pc]
 		pc++
@@ -687,19 +703,19 @@ func (vm *VM) execute(depth int) {
 			o := vm.fieldOf(st[0], &cs[in.n])
 			vm.write4(o, int(in.a), uint32(int32Of(st[sp], st[sp+1])))
 
-		case opInvokevirtual, opInvokespecial, opInvokestatic, opInvokeinterface:
-			vm.pc = pc - 1
-			c := &cs[in.n]
-			n := int(in.x)
-			callee := c.method
-			switchTo := noSwitch
-			switch in.op {
-			case opInvokevirtual:
+		case opInvokestatic:
+			callee, n = cs[in.n].method, int(in.x)
+			goto invoke
+		case opInvokevirtual:
+			{
+				vm.pc = pc - 1
+				c := &cs[in.n]
+				n = int(in.x)
 				o := vm.object(st[sp-n])
 				if o == nil {
 					vm.nullPointer()
 				}
-				if !o.class.extends(c.class) {
+				if o.class != c.class && !o.class.extends(c.class) {
 					panic(fault{"method of an object of another class"})
 				}
 				if c.token&0x80 != 0 {
@@ -710,7 +726,13 @@ func (vm *VM) execute(depth int) {
 				if o.group != vm.group || o.checked {
 					vm.invocable(o, nil)
 				}
-			case opInvokeinterface:
+			}
+			goto invoke
+		case opInvokeinterface:
+			{
+				vm.pc = pc - 1
+				c := &cs[in.n]
+				n = int(in.x)
 				o := vm.object(st[sp-n])
 				if o == nil {
 					vm.nullPointer()
@@ -722,12 +744,16 @@ func (vm *VM) execute(depth int) {
 				if callee.args != n {
 					panic(fault{"call with a wrong number of arguments"})
 				}
-				if o.group != vm.group || o.checked {
-					if vm.invocable(o, c.class) {
-						switchTo = o.owner
-					}
+				if (o.group != vm.group || o.checked) && vm.invocable(o, c.class) {
+					switchTo = o.owner
 				}
-			case opInvokespecial:
+			}
+			goto invoke
+		case opInvokespecial:
+			{
+				vm.pc = pc - 1
+				c := &cs[in.n]
+				callee, n = c.method, int(in.x)
 				o := vm.object(st[sp-n])
 				if o == nil {
 					vm.nullPointer()
@@ -735,48 +761,8 @@ func (vm *VM) execute(depth int) {
 				if c.tag == constSuper && !o.class.extends(c.class) || callee.native != nil && !o.class.extends(callee.class) {
 					panic(fault{"method of an object of another class"})
 				}
-				if c.tag == constSuper && callee.abstract {
-					vm.fault("call of an abstract method")
-				}
 			}
-			f = &vm.frames[len(vm.frames)-1]
-			f.pc = pc - 1
-			if callee.native != nil {
-				sp -= n
-				f.sp = sp
-				vm.steps -= costNative
-				// What a native method calls in turn gets its stack beyond this window.
-				v := callee.native(vm, st[sp:sp+n])
-				vm.pc = f.pc
-				if !callee.void {
-					st[sp] = v
-					sp++
-				}
-				// The table of frames may have grown, the window is the same.
-				continue
-			}
-			f.sp = sp
-			if callee.code == nil {
-				vm.fault("%s is not implemented", callee.name)
-			}
-			if len(vm.frames) >= maxFrames {
-				panic(fault{"methods call each other too deeply"})
-			}
-			base := f.base + sp - n
-			if sp < n || base+callee.frame > len(vm.stack) {
-				panic(fault{"stack overflow"})
-			}
-			f.sp = sp - n
-			st = vm.stack[base : base+callee.frame : base+callee.frame]
-			clear(st[n:])
-			vm.frames = append(vm.frames, frame{method: callee, base: base, owner: vm.owner, group: vm.group, caller: vm.caller})
-			if switchTo != noSwitch {
-				vm.caller = vm.owner
-				vm.owner, vm.group = switchTo, vm.groupOf(switchTo)
-			}
-			m = callee
-			code, cs = m.code, m.pkg.constants
-			pc, sp = 0, callee.operands
+			goto invoke
 
 		case opNew:
 			vm.pc = pc - 1
@@ -883,6 +869,52 @@ func (vm *VM) execute(depth int) {
 		default:
 			vm.fault("bytecode %d", in.op)
 		}
+		continue
+	invoke:
+		f = &vm.frames[len(vm.frames)-1]
+		f.pc = pc - 1
+		vm.pc = pc - 1
+		if callee.native != nil {
+			sp -= n
+			f.sp = sp
+			vm.steps -= costNative
+			// What a native method calls in turn gets its stack beyond this window.
+			if switchTo != noSwitch {
+				native, args := callee.native, st[sp:sp+n]
+				l = vm.inContext(switchTo, func() slot { return native(vm, args) })
+				switchTo = noSwitch
+			} else {
+				l = callee.native(vm, st[sp:sp+n])
+			}
+			if !callee.void {
+				st[sp] = l
+				sp++
+			}
+			continue
+		}
+		f.sp = sp
+		if callee.code == nil {
+			vm.fault("%s is not implemented", callee.name)
+		}
+		if len(vm.frames) >= maxFrames {
+			panic(fault{"methods call each other too deeply"})
+		}
+		base = f.base + sp - n
+		if sp < n || base+callee.frame > len(vm.stack) {
+			panic(fault{"stack overflow"})
+		}
+		f.sp = sp - n
+		st = vm.stack[base : base+callee.frame : base+callee.frame]
+		clear(st[n:])
+		vm.frames = append(vm.frames, frame{method: callee, base: base, owner: vm.owner, group: vm.group, caller: vm.caller})
+		if switchTo != noSwitch {
+			vm.caller = vm.owner
+			vm.owner, vm.group = switchTo, vm.groupOf(switchTo)
+			switchTo = noSwitch
+		}
+		m = callee
+		code, cs = m.code, m.pkg.constants
+		pc, sp = 0, callee.operands
 		continue
 	alu:
 		switch in.x {

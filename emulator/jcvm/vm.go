@@ -58,6 +58,7 @@ func (l Linker) PowerOn(sys oncard.System) (oncard.Runtime, error) {
 		options:   l,
 		api:       theAPI(),
 		stack:     make([]slot, maxStack),
+		frames:    make([]frame, 0, maxFrames),
 		packages:  map[iso7816.AID]*pkg{},
 		byRoot:    map[ref]*pkg{},
 		instances: map[ref]*instance{},

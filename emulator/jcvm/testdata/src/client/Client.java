@@ -69,6 +69,22 @@ public class Client extends Applet {
                 case 18: list[1] = mine; r = ((byte[]) list[1])[1]; break;
                 case 19: r = ((byte[]) counter((byte) 0).secret()).length > 0 ? (short) 1 : (short) 2; break; // forbidden
                 case 20: counter((byte) 0).equals(null); break;                               // forbidden: not of the interface
+                case 22: { // what the server throws leaves the client in its own context
+                    try {
+                        counter((byte) 8);
+                    } catch (ISOException e) {
+                        r = (short) (e.getReason() + mine[0]);
+                        JCSystem.getAID().getBytes(b, (short) 2);
+                        n = 8;
+                    }
+                    break;
+                }
+                case 23: { // a PIN of the server's, with data of one's own and with the global array
+                    lib.Check pin = (lib.Check) JCSystem.getAppletShareableInterfaceObject(JCSystem.lookupAID(name, (short) 0, (byte) name.length), (byte) 7);
+                    if (p == 0) { if (pin.check(b, (short) 0, (byte) 2)) r = 1; r += (short) (pin.getTriesRemaining() + mine[0]); }
+                    else pin.check(mine, (short) 0, (byte) 2);
+                    break;
+                }
                 case 21: JCSystem.beginTransaction(); counter((byte) 0).add(p); JCSystem.abortTransaction(); break;
             }
         } catch (SecurityException e) {

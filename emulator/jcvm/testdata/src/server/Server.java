@@ -15,6 +15,12 @@ public class Server extends Applet implements Counter, AppletEvent {
     private byte[] own = {1, 2, 3};
     private byte[] volatileMemory = JCSystem.makeTransientByteArray((short) 8, JCSystem.CLEAR_ON_DESELECT);
     static byte[] shared;
+    private Pin pin = new Pin();
+
+    /** What is shared may have its methods from the API. */
+    static class Pin extends javacard.framework.OwnerPIN implements lib.Check {
+        Pin() { super((byte) 3, (byte) 4); }
+    }
 
     public static void install(byte[] b, short off, byte len) {
         Server s = new Server();
@@ -24,6 +30,8 @@ public class Server extends Applet implements Counter, AppletEvent {
 
     public Shareable getShareableInterfaceObject(AID client, byte parameter) {
         if (parameter == 9) return null;
+        if (parameter == 8) ISOException.throwIt((short) 0x6A81);
+        if (parameter == 7) return pin;
         return this;
     }
 
