@@ -34,6 +34,13 @@ type Config struct {
 	// DiversificationData is what INITIALIZE UPDATE answers, for a host that
 	// derives the card's keys from it. All zero stands for random data.
 	DiversificationData [10]byte
+	// SecureChannel is the protocol of the Issuer Security Domain, and of the
+	// Security Domains installed without saying another; the zero value is
+	// [scp.SCP03]. For SCP02 the keys are 16 bytes each, of Triple DES.
+	SecureChannel scp.Protocol
+	// LifeCycle is the card's life cycle state (GPCS table 11-6): OP_READY 01,
+	// INITIALIZED 07, or SECURED 0F, for which 0 stands too.
+	LifeCycle byte
 	// Linker finds what can be executed in load files; nil finds nothing.
 	Linker oncard.Linker
 	// Rand is the card's random generator; nil is crypto/rand.
@@ -55,6 +62,7 @@ type Card struct {
 	session *session // all that is lost with power; nil without power
 
 	// The running command.
+	at     *logicalChannel // that it came on
 	tx     transaction
 	dirty  bool // something persistent was written
 	lost   bool // power is lost in the middle of it
@@ -73,22 +81,6 @@ var (
 	_ iso7816.Resetter       = (*Card)(nil)
 	_ iso7816.ExtendedLength = (*Card)(nil)
 )
-
-// session is what a card forgets without power.
-type session struct {
-	selected *entry
-	running  map[*entry]*instance
-	linker   oncard.Linker  // the card's, or its runtime
-	runtime  oncard.Runtime // nil where the linker has none
-	rest     []byte         // of a response, for GET RESPONSE
-	restSW   iso7816.SW     // after the last of it
-
-	// Of the selected Security Domain.
-	channel  *scp.CardSession
-	loading  *loading
-	personal *personalization
-	listing  *listing
-}
 
 // New returns a card in memory.
 func New(cfg Config) (*Card, error) {
@@ -184,12 +176,22 @@ func newState(cfg Config) (*state, error) {
 	if err := checkKeys(cfg.Keys); err != nil {
 		return nil, err
 	}
-	s := &state{
-		profile:         cfg.Profile,
-		iin:             bytes.Clone(cfg.IIN),
-		cin:             bytes.Clone(cfg.CIN),
-		diversification: cfg.DiversificationData,
+	protocol := cfg.SecureChannel
+	if protocol == (scp.Protocol{}) {
+		protocol = scp.SCP03
 	}
+	if err := checkProtocol(protocol, cfg.Keys); err != nil {
+		return nil, err
+	}
+	lifeCycle := cfg.LifeCycle
+	switch lifeCycle {
+	case 0:
+		lifeCycle = cardSecured
+	case cardOPReady, cardInitialized, cardSecured:
+	default:
+		return nil, fmt.Errorf("life cycle state %02X of a new card, %02X, %02X or %02X allowed", lifeCycle, cardOPReady, cardInitialized, cardSecured)
+	}
+	s := &state{profile: cfg.Profile, diversification: cfg.DiversificationData}
 	s.profile.ATR = bytes.Clone(cfg.Profile.ATR)
 	if s.diversification == [10]byte{} {
 		random := cfg.Rand
@@ -200,31 +202,41 @@ func newState(cfg Config) (*state, error) {
 			return nil, fmt.Errorf("diversification data: %w", err)
 		}
 	}
+	d := &domain{protocol: protocol, keys: channelKeys(cfg.Keys, channelKeyType(protocol))}
+	d.put(tagIIN, cfg.IIN)
+	d.put(tagCIN, cfg.CIN)
 	s.entries = []*entry{{
 		aid:            IssuerSecurityDomain,
 		securityDomain: IssuerSecurityDomain,
 		privileges:     issuerPrivileges,
-		lifeCycle:      cardSecured,
+		lifeCycle:      lifeCycle,
 		own:            true,
-		keys:           []keys.Set{copyKeys(cfg.Keys)},
+		domain:         d,
 	}}
 	for _, aid := range residents {
 		s.entries = append(s.entries, &entry{
 			aid: aid, securityDomain: IssuerSecurityDomain, lifeCycle: oncard.Selectable, own: true,
 		})
 	}
+	s.addDomainPackage()
 	return s, nil
 }
 
-const (
-	maxIdentity = 32   // bytes of IIN and CIN
-	cardSecured = 0x0F // card life cycle state SECURED (GPCS table 11-6)
-)
+// addDomainPackage gives the card the load file that Security Domains are
+// installed from.
+func (s *state) addDomainPackage() {
+	s.files = append([]*loadFile{{
+		aid: domainPackage, securityDomain: s.issuer().aid, modules: []iso7816.AID{domainModule}, own: true,
+	}}, s.files...)
+}
 
-// issuerPrivileges: Security Domain, Card Lock, Card Terminate, Card Reset,
-// CVM Management; Trusted Path, Authorized Management, Global Delete, Global
-// Lock, Global Registry, Final Application (GPCS tables 11-7 to 11-9).
-var issuerPrivileges = privileges{0x9E, 0xDE, 0x00}
+const maxIdentity = 32 // bytes of IIN and CIN
+
+// issuerPrivileges are those of GPCS 6.6.2: Security Domain, Card Lock, Card
+// Terminate, Card Reset, CVM Management; Trusted Path, Authorized Management,
+// Token Verification, Global Delete, Global Lock, Global Registry, Final
+// Application; Receipt Generation.
+var issuerPrivileges = privileges{0x9E, 0xFE, 0x80}
 
 func checkKeys(k keys.Set) error {
 	n := len(k.ENC.Bytes())
@@ -237,15 +249,23 @@ func checkKeys(k keys.Set) error {
 	return nil
 }
 
-func copyKeys(k keys.Set) keys.Set {
-	clone := func(k keys.Key) keys.Key {
-		c, err := keys.NewKey(k.Bytes())
-		if err != nil {
-			panic(err) // was checked, or was a key before
-		}
-		return c
+// channelKeyType is the type of the keys of a secure channel protocol.
+func channelKeyType(p scp.Protocol) byte {
+	if p.Number == 2 {
+		return keyTypeDES
 	}
-	return keys.Set{Version: k.Version, ENC: clone(k.ENC), MAC: clone(k.MAC), DEK: clone(k.DEK)}
+	return keyTypeAES
+}
+
+// checkProtocol holds a protocol and the keys for it to each other.
+func checkProtocol(p scp.Protocol, k keys.Set) error {
+	switch {
+	case !p.Valid():
+		return fmt.Errorf("secure channel protocol %v is not known", p)
+	case p.Number == 2 && k.ENC.Len() != 16:
+		return fmt.Errorf("keys of %d bytes for %v, 16 wanted", k.ENC.Len(), p)
+	}
+	return nil
 }
 
 // ATR returns the answer to reset.
@@ -276,7 +296,23 @@ func (c *Card) powerOn() {
 	}
 	c.session = &session{running: map[*entry]*instance{}}
 	c.startRuntime()
+	c.session.channels[0] = &logicalChannel{}
+	c.at = c.session.channels[0]
 	c.selectDomain(c.state.issuer())
+	c.session.fresh = true
+}
+
+// begin tells the application that is implicitly selected that it is. One that
+// refuses leaves the Issuer Security Domain selected (GPCS 6.4.2.1.1).
+func (c *Card) begin() {
+	c.session.fresh = false
+	e := c.state.implicit(0)
+	if c.state.cardLocked() {
+		e = c.state.holder(privFinalApplication)
+	}
+	if e != c.state.issuer() {
+		c.choose(e, iso7816.Select(e.aid))
+	}
 }
 
 // PowerOff takes the power away between commands; a running command ends
@@ -291,10 +327,14 @@ func (c *Card) PowerOff() {
 // losePower forgets what is not persistent, and takes back what is open.
 func (c *Card) losePower() {
 	c.rollback()
-	if c.session != nil && c.session.channel != nil {
-		c.session.channel.Reset()
+	if c.session != nil {
+		for _, l := range c.session.channels {
+			if l != nil && l.secure != nil {
+				l.secure.Reset()
+			}
+		}
 	}
-	c.session, c.lost = nil, false
+	c.session, c.at, c.lost = nil, nil, false
 }
 
 // Reset takes the power away and gives it back.
@@ -394,10 +434,18 @@ func (c *Card) execute(command []byte) (r iso7816.Response) {
 	// The response is the card's from here on, whatever the application does
 	// to the command's bytes.
 	cmd.Data = bytes.Clone(cmd.Data)
-	if cmd.INS == insGetResponse && c.session.rest != nil {
+	number, cla := address(cmd.CLA)
+	if c.session.channels[number] == nil {
+		return refuse(iso7816.ErrLogicalChannel)
+	}
+	c.at, cmd.CLA = c.session.channels[number], cla
+	if c.session.fresh {
+		c.begin()
+	}
+	if cmd.INS == insGetResponse && c.at.rest != nil {
 		return c.more(cmd.Ne)
 	}
-	c.session.rest = nil
+	c.at.rest = nil
 	return c.fit(c.dispatch(cmd), cmd.Ne)
 }
 
@@ -406,7 +454,10 @@ func (c *Card) dispatch(cmd iso7816.Command) iso7816.Response {
 	if cmd.INS == insSelect && cmd.P1 == selectByName && cmd.CLA&0x80 == 0 {
 		return c.selectByName(cmd)
 	}
-	if e := c.session.selected; e.privileges.securityDomain() {
+	if cmd.INS == insManageChannel && cmd.CLA&0x80 == 0 {
+		return c.manageChannel(cmd)
+	}
+	if e := c.at.selected; e.domain != nil {
 		return c.domainProcess(e, cmd)
 	}
 	return c.process(cmd)
@@ -414,7 +465,7 @@ func (c *Card) dispatch(cmd iso7816.Command) iso7816.Response {
 
 // process lets the selected application process a command.
 func (c *Card) process(cmd iso7816.Command) iso7816.Response {
-	i, err := c.open(c.session.selected)
+	i, err := c.open(c.at.selected)
 	if err != nil {
 		return refuse(err)
 	}
@@ -435,12 +486,12 @@ func (c *Card) fit(r iso7816.Response, ne int) iso7816.Response {
 	if len(r.Data) <= ne {
 		return r
 	}
-	c.session.rest, c.session.restSW = r.Data, r.SW
+	c.at.rest, c.at.restSW = r.Data, r.SW
 	return c.more(ne)
 }
 
 func (c *Card) more(ne int) iso7816.Response {
-	s := c.session
+	s := c.at
 	if ne == 0 {
 		ne = iso7816.MaxShortNe
 	}

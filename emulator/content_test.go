@@ -146,7 +146,8 @@ func TestInstallForLoadData(t *testing.T) {
 		"AID of an application":      {lv(instanceA.Bytes(), nil, nil, nil, nil), iso7816.ErrConditions},
 		"no AID":                     {lv(nil, nil, nil, nil, nil), iso7816.ErrWrongData},
 		"AID of 4 bytes":             {lv(aid[:4], nil, nil, nil, nil), iso7816.ErrWrongData},
-		"hash of 20 bytes":           {lv(aid, nil, make([]byte, 20), nil, nil), iso7816.ErrWrongData},
+		"hash of 20 bytes":           {lv(aid, nil, make([]byte, 20), nil, nil), iso7816.OK},
+		"hash of 16 bytes":           {lv(aid, nil, make([]byte, 16), nil, nil), iso7816.ErrWrongData},
 		"token":                      {lv(aid, nil, nil, nil, []byte{1}), iso7816.ErrWrongData},
 		"field missing":              {lv(aid, nil, nil, nil), iso7816.ErrWrongData},
 		"field too many":             {lv(aid, nil, nil, nil, nil, nil), iso7816.ErrWrongData},
@@ -164,7 +165,7 @@ func TestInstallForLoadData(t *testing.T) {
 			t.Errorf("%s: %v, want %v", name, r.SW, test.want)
 		}
 	}
-	for _, p := range [][2]byte{{forLoad, 1}, {forLoad | 0x80, 0}, {0x0E, 1}, {0x10, 0}, {0x40, 0}, {0, 0}} {
+	for _, p := range [][2]byte{{forLoad, 1}, {forAll, 0}, {forAll, 2}, {0x06, 0}, {forExtradition, 1}, {0x60, 0}, {0, 0}} {
 		want(t, s, iso7816.Command{CLA: 0x80, INS: insInstall, P1: p[0], P2: p[1], Data: lv(aid, nil, nil, nil, nil), Ne: 256}, iso7816.ErrIncorrectP1P2)
 	}
 }
@@ -196,7 +197,7 @@ func TestInstall(t *testing.T) {
 		"no module":                          {lv(pkg, nil, aid, none, c9, nil), iso7816.ErrWrongData},
 		"no privileges":                      {lv(pkg, mod, aid, nil, c9, nil), iso7816.ErrWrongData},
 		"Security Domain":                    {lv(pkg, mod, aid, []byte{0x80}, c9, nil), iso7816.ErrWrongData},
-		"Card Reset, 3 bytes":                {lv(pkg, mod, aid, []byte{0x04, 0, 0}, c9, nil), iso7816.ErrWrongData},
+		"Global Lock, 3 bytes":               {lv(pkg, mod, aid, []byte{0, 0x08, 0}, c9, nil), iso7816.ErrWrongData},
 		"no C9":                              {lv(pkg, mod, aid, none, nil, nil), iso7816.ErrWrongData},
 		"C9 twice":                           {lv(pkg, mod, aid, none, append(bytes.Clone(c9), c9...), nil), iso7816.ErrWrongData},
 		"unknown parameter":                  {lv(pkg, mod, aid, none, append(bytes.Clone(c9), 0xD0, 0), nil), iso7816.ErrWrongData},
@@ -245,12 +246,12 @@ func TestDelete(t *testing.T) {
 	want(t, s, cmdDelete(testModuleID, false), iso7816.ErrDataNotFound)
 	key := cmdDelete(instanceA, false)
 	key.Data = mustHex("D00101D20130")
-	want(t, s, key, iso7816.ErrWrongData)
+	want(t, s, key, iso7816.ErrConditions) // part of the only key set
 	token := cmdDelete(instanceA, false)
 	token.Data = iso7816.AppendTLV(token.Data, 0x9E, []byte{1})
 	want(t, s, token, iso7816.ErrWrongData)
 	more := cmdDelete(instanceA, false)
-	more.P1 = 0x80
+	more.P1 = 0x40
 	want(t, s, more, iso7816.ErrIncorrectP1P2)
 	if !bytes.Equal(before, encodeImage(c.state)) {
 		t.Fatal("a refused DELETE changed the card")
@@ -282,7 +283,7 @@ func TestStoreData(t *testing.T) {
 	store := func(p1, p2 byte, data []byte) iso7816.Command {
 		return iso7816.Command{CLA: 0x80, INS: insStoreData, P1: p1, P2: p2, Data: data, Ne: 256 * int(p1&1)}
 	}
-	want(t, s, store(0x88, 0, []byte{1}), iso7816.ErrConditions) // nobody is being personalised
+	want(t, s, store(0x88, 0, []byte{1}), iso7816.ErrWrongData) // the Security Domain takes it for itself
 	want(t, s, cmdPersonalize(instanceB), iso7816.ErrDataNotFound)
 	if r := want(t, s, cmdPersonalize(instanceA), iso7816.OK); !bytes.Equal(r.Data, []byte{0}) {
 		t.Errorf("INSTALL [for personalization] answers %X", r.Data)
@@ -302,7 +303,7 @@ func TestStoreData(t *testing.T) {
 		t.Fatal(err)
 	}
 	want(t, s, store(0xE8, 1, sealed), iso7816.OK)
-	want(t, s, store(0x88, 0, []byte{1}), iso7816.ErrConditions) // that was the last block
+	want(t, s, store(0x88, 0, []byte{1}), iso7816.ErrWrongData) // that was the last block
 	transmit(t, c, "00A40400 08 F0746573740002A1 00")
 	if got := transmit(t, c, "80120000 11"); !bytes.Equal(got.Data, append([]byte{1}, secret...)) {
 		t.Errorf("store %X", got.Data)
@@ -312,7 +313,7 @@ func TestStoreData(t *testing.T) {
 	want(t, s, cmdPersonalize(instanceA), iso7816.OK)
 	want(t, s, store(0x08, 0, []byte{1}), iso7816.ErrSecurityStatus)
 	s = authenticate(t, c, scp.Full)
-	want(t, s, store(0x08, 0, []byte{1}), iso7816.ErrConditions)
+	want(t, s, store(0x88, 0, []byte{1}), iso7816.ErrWrongData)
 	// Locking ends it too.
 	want(t, s, cmdPersonalize(instanceA), iso7816.OK)
 	want(t, s, cmdSetStatus(instanceA, 0x80), iso7816.OK)
@@ -350,15 +351,15 @@ func TestGetStatus(t *testing.T) {
 		scope          byte
 		criteria, want string
 	}{
-		{scopeIssuer, "4F00", "E31D4F08A0000001510000009F70010FC5039EDE00CC08A000000151000000"},
-		{scopeIssuer, "4F05F000000001", "E31D4F08A0000001510000009F70010FC5039EDE00CC08A000000151000000"}, // criteria are ignored
+		{scopeIssuer, "4F00", "E31D4F08A0000001510000009F70010FC5039EFE80CC08A000000151000000"},
+		{scopeIssuer, "4F05F000000001", "E31D4F08A0000001510000009F70010FC5039EFE80CC08A000000151000000"}, // criteria are ignored
 		{scopeApplications, "4F07F0746573740002", "E3264F08F0746573740002A19F700107C503000000C407F0746573740001CC08A000000151000000"},
 		{scopeApplications, "4F07F07465737400025C034F9F70", "E30E4F08F0746573740002A19F700107"},
 		{scopeApplications, "4F05D392F00026DF010101", "6A80"}, // no minimal tag
 		{scopeApplications, "4F0AD3921000310001010100DF200101", "E31F4F0AD39210003100010101009F700107C503000000CC08A000000151000000"},
-		{scopeFiles, "4F00", "E31B4F07F07465737400019F700101CE020103CC08A000000151000000"},
-		{scopeModules, "4F00", "E32F4F07F07465737400019F700101CE0201038408F0746573740001018408F074657374000102CC08A000000151000000"},
-		{scopeModules, "4F005C0184", "E3148408F0746573740001018408F074657374000102"},
+		{scopeFiles, "4F00", "E3174F07A00000015153509F700101CC08A000000151000000E31B4F07F07465737400019F700101CE020103CC08A000000151000000"},
+		{scopeModules, "4F00", "E3214F07A00000015153509F7001018408A000000151535041CC08A000000151000000E32F4F07F07465737400019F700101CE0201038408F0746573740001018408F074657374000102CC08A000000151000000"},
+		{scopeModules, "4F005C0184", "E30A8408A000000151535041E3148408F0746573740001018408F074657374000102"},
 		{scopeApplications, "4F05F000000001", "6A88"},
 		{scopeFiles, "4F05F000000001", "6A88"},
 		{scopeApplications, "", "6A80"},
@@ -428,7 +429,7 @@ func TestGetStatusOfLongLists(t *testing.T) {
 		}
 		return n
 	}
-	if a, f, m := count(scopeApplications, 0x4F), count(scopeFiles, 0x4F), count(scopeModules, 0x84); a != 5+1+30 || f != 2 || m != 42 {
+	if a, f, m := count(scopeApplications, 0x4F), count(scopeFiles, 0x4F), count(scopeModules, 0x84); a != 5+1+30 || f != 3 || m != 43 {
 		t.Errorf("%d applications, %d load files, %d modules", a, f, m)
 	}
 }

@@ -6,9 +6,11 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 
+	"github.com/freearea/freearea/emulator/oncard"
+	"github.com/freearea/freearea/globalplatform/scp"
 	"github.com/freearea/freearea/iso7816"
-	"github.com/freearea/freearea/keys"
 )
 
 // What can be wrong with an image file. The errors that wrap these name the
@@ -36,9 +38,11 @@ var (
 //	magic (8) | version (2) | length of the content (4) | content | SHA-256 of all before (32)
 //
 // Numbers are big-endian. There is one encoding of a state: what is read
-// encodes to the same bytes again.
+// encodes to the same bytes again, as long as it is of the present version.
 const (
-	imageMagic   = "FRACARD\n"
+	imageMagic = "FRACARD\n"
+	// imageVersion is what is written. Version 1 had no Security Domains but
+	// the Issuer's, and is read as the card that it would have been with them.
 	imageVersion = 2
 	imageHeader  = len(imageMagic) + 2 + 4
 	// maxImage bounds an image file, in bytes.
@@ -67,8 +71,9 @@ func decodeImage(b []byte) (*state, error) {
 	if len(b) < imageHeader {
 		return nil, fmt.Errorf("%w: %d bytes, the header has %d", ErrImageTruncated, len(b), imageHeader)
 	}
-	if v := binary.BigEndian.Uint16(b[len(imageMagic):]); v != imageVersion {
-		return nil, fmt.Errorf("%w: %d, this program knows %d", ErrImageVersion, v, imageVersion)
+	version := binary.BigEndian.Uint16(b[len(imageMagic):])
+	if version < 1 || version > imageVersion {
+		return nil, fmt.Errorf("%w: %d, this program knows 1 to %d", ErrImageVersion, version, imageVersion)
 	}
 	length := int64(binary.BigEndian.Uint32(b[len(imageMagic)+2:]))
 	switch want := int64(imageHeader) + length + sha256.Size; {
@@ -81,7 +86,7 @@ func decodeImage(b []byte) (*state, error) {
 	if sum := sha256.Sum256(signed); !bytes.Equal(sum[:], b[len(signed):]) {
 		return nil, ErrImageChecksum
 	}
-	r := reader{b: signed[imageHeader:]}
+	r := reader{b: signed[imageHeader:], version: int(version)}
 	s := r.state()
 	if r.err == nil && len(r.b) > 0 {
 		r.fail("%d bytes after its content", len(r.b))
@@ -123,13 +128,13 @@ func (w *writer) state(s *state) {
 	w.bytes(p.ATR)
 	w.bool(p.Contactless)
 	w.bool(p.ExtendedLength)
+	w.number(p.LogicalChannels)
 	w.number(p.CommitCapacity)
 	w.number(p.PersistentMemory)
 	w.number(p.TransientReset)
 	w.number(p.TransientDeselect)
-	w.bytes(s.iin)
-	w.bytes(s.cin)
 	w.bytes(s.diversification[:])
+	w.byte(byte(s.restricted))
 	w.number(len(s.files))
 	for _, f := range s.files {
 		w.aid(f.aid)
@@ -139,6 +144,7 @@ func (w *writer) state(s *state) {
 		for _, m := range f.modules {
 			w.aid(m)
 		}
+		w.bool(f.own)
 		w.bytes(f.data)
 	}
 	w.number(len(s.entries))
@@ -164,26 +170,58 @@ func (w *writer) entry(e *entry) {
 	w.aid(e.module)
 	w.aid(e.securityDomain)
 	w.bytes(e.privileges[:])
+	w.bytes(e.implicit)
 	w.byte(e.lifeCycle)
 	w.bool(e.locked)
 	w.bool(e.own)
 	w.number(e.transientReset)
 	w.number(e.transientDeselect)
 	w.objects(e.objects)
-	w.number(len(e.keys))
-	for _, k := range e.keys {
-		w.byte(k.Version)
-		w.bytes(k.ENC.Bytes())
-		w.bytes(k.MAC.Bytes())
-		w.bytes(k.DEK.Bytes())
+	w.bool(e.domain != nil)
+	if e.domain != nil {
+		w.domain(e.domain)
 	}
+}
+
+func (w *writer) domain(d *domain) {
+	w.byte(d.protocol.Number)
+	w.byte(d.protocol.I)
+	w.number(len(d.keys))
+	for _, k := range d.keys {
+		w.byte(k.version)
+		w.byte(k.id)
+		w.bytes(k.usage)
+		w.bytes(k.access)
+		w.number(len(k.components))
+		for _, p := range k.components {
+			w.byte(p.kind)
+			w.bytes(p.value)
+		}
+	}
+	w.number(len(d.data))
+	for _, t := range d.data {
+		w.number(int(t.Tag))
+		w.bytes(t.Value)
+	}
+	w.number(len(d.counters))
+	for _, s := range d.counters {
+		w.byte(s.version)
+		w.number(int(s.next))
+	}
+	w.number(int(d.confirmations))
+	w.number(len(d.tokens))
+	for _, t := range d.tokens {
+		w.bytes(t)
+	}
+	w.byte(byte(d.restricted))
 }
 
 // reader decodes a state. The first error sticks, and everything read after it
 // is zero.
 type reader struct {
-	b   []byte
-	err error
+	b       []byte
+	version int // of the image
+	err     error
 }
 
 func (r *reader) fail(format string, args ...any) {
@@ -256,19 +294,6 @@ func (r *reader) aid() iso7816.AID {
 	return a
 }
 
-func (r *reader) key() keys.Key {
-	b := r.bytes(16, 32)
-	if r.err != nil {
-		return keys.Key{}
-	}
-	k, err := keys.NewKey(b)
-	clear(b)
-	if err != nil {
-		r.fail("%w", err)
-	}
-	return k
-}
-
 func (r *reader) state() *state {
 	s := &state{}
 	p := &s.profile
@@ -276,25 +301,34 @@ func (r *reader) state() *state {
 	p.ATR = r.bytes(0, 33)
 	p.Contactless = r.bool()
 	p.ExtendedLength = r.bool()
+	p.LogicalChannels = defaultLogicalChannels
+	if r.version > 1 {
+		p.LogicalChannels = r.number(maxChannels)
+	}
 	p.CommitCapacity = r.number(maxMemory)
 	p.PersistentMemory = r.number(maxMemory)
 	p.TransientReset = r.number(maxMemory)
 	p.TransientDeselect = r.number(maxMemory)
-	s.iin = r.bytes(1, maxIdentity)
-	s.cin = r.bytes(1, maxIdentity)
+	var iin, cin []byte
+	if r.version == 1 {
+		iin, cin = r.bytes(1, maxIdentity), r.bytes(1, maxIdentity)
+	}
 	copy(s.diversification[:], r.bytes(10, 10))
+	if r.version > 1 {
+		s.restricted = restriction(r.byte())
+	}
 	for n := r.count(20); n > 0 && r.err == nil; n-- {
-		f := &loadFile{aid: r.aid(), securityDomain: r.aid(), version: r.bytes(0, 2)}
-		for n := r.number(maxModules); n > 0 && r.err == nil; n-- {
-			f.modules = append(f.modules, r.aid())
-		}
-		f.data = r.bytes(1, iso7816.MaxTLVLength)
-		s.files = append(s.files, f)
+		s.files = append(s.files, r.file())
 	}
 	for n := r.count(20); n > 0 && r.err == nil; n-- {
 		s.entries = append(s.entries, r.entry())
 	}
-	s.runtime = r.objects()
+	if r.version > 1 {
+		s.runtime = r.objects()
+	}
+	if r.version == 1 && r.err == nil {
+		s.upgrade(iin, cin)
+	}
 	return s
 }
 
@@ -309,19 +343,91 @@ func (r *reader) objects() (list []*object) {
 	return list
 }
 
+// upgrade makes of what a version 1 image holds what such a card is today.
+func (s *state) upgrade(iin, cin []byte) {
+	if len(s.entries) == 0 || s.issuer().domain == nil {
+		return // check says so
+	}
+	s.issuer().domain.put(tagIIN, iin)
+	s.issuer().domain.put(tagCIN, cin)
+	if s.issuer().privileges == (privileges{0x9E, 0xDE, 0x00}) {
+		s.issuer().privileges = issuerPrivileges
+	}
+	if !s.taken(domainPackage) {
+		s.addDomainPackage()
+	}
+}
+
+func (r *reader) file() *loadFile {
+	f := &loadFile{aid: r.aid(), securityDomain: r.aid(), version: r.bytes(0, 2)}
+	for n := r.number(maxModules); n > 0 && r.err == nil; n-- {
+		f.modules = append(f.modules, r.aid())
+	}
+	if r.version > 1 {
+		f.own = r.bool()
+	}
+	f.data = r.bytes(0, iso7816.MaxTLVLength)
+	return f
+}
+
 func (r *reader) entry() *entry {
 	e := &entry{aid: r.aid(), file: r.aid(), module: r.aid(), securityDomain: r.aid()}
 	copy(e.privileges[:], r.bytes(3, 3))
+	if r.version > 1 {
+		e.implicit = r.bytes(0, 255)
+	}
 	e.lifeCycle = r.byte()
 	e.locked = r.bool()
 	e.own = r.bool()
 	e.transientReset = r.number(maxMemory)
 	e.transientDeselect = r.number(maxMemory)
 	e.objects = r.objects()
-	for n := r.number(127); n > 0 && r.err == nil; n-- {
-		e.keys = append(e.keys, keys.Set{Version: r.byte(), ENC: r.key(), MAC: r.key(), DEK: r.key()})
+	switch {
+	case r.version == 1:
+		e.domain = r.domainVersion1()
+	case r.bool():
+		e.domain = r.domain()
 	}
 	return e
+}
+
+// domainVersion1 reads key sets, which only a Security Domain had.
+func (r *reader) domainVersion1() *domain {
+	d := &domain{protocol: scp.SCP03}
+	n := r.number(maxDomainKeys / 3)
+	if n == 0 {
+		return nil
+	}
+	for ; n > 0 && r.err == nil; n-- {
+		version := r.byte()
+		for id := byte(1); id <= 3; id++ {
+			d.keys = append(d.keys, key{version: version, id: id, components: []component{{keyTypeAES, r.bytes(16, 32)}}})
+		}
+	}
+	return d
+}
+
+func (r *reader) domain() *domain {
+	d := &domain{protocol: scp.Protocol{Number: r.byte(), I: r.byte()}}
+	for n := r.number(maxDomainKeys); n > 0 && r.err == nil; n-- {
+		k := key{version: r.byte(), id: r.byte(), usage: r.bytes(0, 2), access: r.bytes(0, 1)}
+		for n := r.number(2); n > 0 && r.err == nil; n-- {
+			k.components = append(k.components, component{r.byte(), r.bytes(1, 512)})
+		}
+		d.keys = append(d.keys, k)
+	}
+	for n := r.number(maxDomainData); n > 0 && r.err == nil; n-- {
+		d.data = append(d.data, iso7816.TLV{Tag: iso7816.Tag(r.number(0xFFFF)), Value: r.bytes(1, maxDomainData)})
+	}
+	for n := r.number(127); n > 0 && r.err == nil; n-- {
+		d.counters = append(d.counters, sequence{r.byte(), uint32(r.number(0xFFFFFF))})
+	}
+	d.confirmations = uint16(r.number(maxConfirmations))
+	for n := r.number(maxDomainTokens); n > 0 && r.err == nil; n-- {
+		d.tokens = append(d.tokens, r.bytes(1, 0x7F))
+	}
+	d.restricted = restriction(r.byte())
+	return d
 }
 
 // check holds a decoded state to what the rest of the package takes for
@@ -330,7 +436,10 @@ func (s *state) check() error {
 	if err := s.profile.check(); err != nil {
 		return err
 	}
-	if len(s.entries) == 0 || s.issuer().aid != IssuerSecurityDomain || !s.issuer().privileges.securityDomain() {
+	if s.restricted&^restrictions != 0 {
+		return fmt.Errorf("restrictions %02X", byte(s.restricted))
+	}
+	if len(s.entries) == 0 || s.issuer().domain == nil || !s.issuer().own {
 		return errors.New("no Issuer Security Domain")
 	}
 	seen := map[iso7816.AID]bool{}
@@ -348,35 +457,109 @@ func (s *state) check() error {
 		if s.domain(f.securityDomain) == nil {
 			return fmt.Errorf("load file %v has the unknown Security Domain %v", f.aid, f.securityDomain)
 		}
+		if f.own != (len(f.data) == 0) || f.own && f.aid != domainPackage {
+			return fmt.Errorf("load file %v is neither the card's own nor was it loaded", f.aid)
+		}
 		for _, m := range f.modules {
 			if m.IsZero() {
 				return fmt.Errorf("load file %v has a module without a name", f.aid)
 			}
 		}
 	}
-	for _, e := range s.entries {
+	held := privileges{}
+	for i, e := range s.entries {
 		if err := name(e.aid); err != nil {
 			return err
 		}
-		switch sd := e.privileges.securityDomain(); {
-		case s.domain(e.securityDomain) == nil:
-			return fmt.Errorf("application %v has the unknown Security Domain %v", e.aid, e.securityDomain)
-		case sd != (len(e.keys) > 0):
-			return fmt.Errorf("application %v: keys are for Security Domains", e.aid)
-		case e.own != e.file.IsZero() || e.own != e.module.IsZero():
-			return fmt.Errorf("application %v is neither the card's own nor of a load file", e.aid)
-		case !e.own && s.file(e.file) == nil:
-			return fmt.Errorf("application %v has the unknown load file %v", e.aid, e.file)
-		case e.own && len(e.objects) > 0:
-			return fmt.Errorf("application %v has memory, being the card's own", e.aid)
-		case e.lifeCycle&0x80 != 0:
-			return fmt.Errorf("application %v has the life cycle state %02X", e.aid, e.lifeCycle)
+		if err := s.checkEntry(e, i == 0); err != nil {
+			return fmt.Errorf("application %v: %w", e.aid, err)
 		}
-		for _, k := range e.keys {
-			if err := checkKeys(k); err != nil {
-				return err
+		for _, q := range single {
+			if e.privileges.has(q) && held.has(q) {
+				return fmt.Errorf("application %v has a privilege that another has", e.aid)
+			}
+			if e.privileges.has(q) {
+				held = held.with(q)
 			}
 		}
+	}
+	for _, q := range single {
+		if !held.has(q) {
+			return errors.New("nobody has Card Reset or Final Application")
+		}
+	}
+	return nil
+}
+
+// checkEntry holds one entry to the same.
+func (s *state) checkEntry(e *entry, issuer bool) error {
+	file := s.file(e.file)
+	switch {
+	case e.privileges.securityDomain() != (e.domain != nil):
+		return errors.New("a Security Domain's content is for Security Domains")
+	case s.domain(e.securityDomain) == nil:
+		return fmt.Errorf("unknown Security Domain %v", e.securityDomain)
+	case e.own != e.file.IsZero() || e.own != e.module.IsZero():
+		return errors.New("neither the card's own nor of a load file")
+	case !e.own && file == nil:
+		return fmt.Errorf("unknown load file %v", e.file)
+	case e.domain != nil && !issuer && (e.own || !file.own):
+		return errors.New("not of the load file of Security Domains")
+	case (e.own || e.domain != nil) && len(e.objects) > 0:
+		return errors.New("it has memory, being the card's own")
+	case issuer && !slices.Contains([]byte{cardOPReady, cardInitialized, cardSecured, cardLocked, cardTerminated}, e.lifeCycle),
+		!issuer && e.lifeCycle&0x80 != 0,
+		e.domain != nil && !issuer && !slices.Contains([]byte{oncard.Installed, oncard.Selectable, domainPersonalized}, e.lifeCycle):
+		return fmt.Errorf("life cycle state %02X", e.lifeCycle)
+	case issuer && (e.locked || e.securityDomain != e.aid):
+		return errors.New("it is the Issuer Security Domain")
+	case e.domain == nil:
+		return nil
+	}
+	return e.domain.check(issuer)
+}
+
+// check holds the content of a Security Domain to the same.
+func (d *domain) check(issuer bool) error {
+	if !d.protocol.Valid() {
+		return fmt.Errorf("secure channel protocol %v", d.protocol)
+	}
+	if err := d.fits(); err != nil {
+		return errors.New("it has more than it can")
+	}
+	for i, k := range d.keys {
+		if k.version < 1 || k.version > 0x7F || k.id > 0x7F || d.find(k.version, k.id) != i {
+			return fmt.Errorf("key %02X of version %02X can't be, or is there twice", k.id, k.version)
+		}
+		if len(k.components) == 0 || (newKey{key: k}).valid(false) != nil {
+			return fmt.Errorf("key %02X of version %02X is of no type", k.id, k.version)
+		}
+	}
+	if _, ok := d.set(0); issuer && !ok {
+		return errors.New("it has no secure channel keys")
+	}
+	for i, t := range d.data {
+		if t.Tag > 0xFFFF || i > 0 && d.data[i-1].Tag >= t.Tag || !storable(t.Tag) {
+			return fmt.Errorf("data object %v can't be, or is out of order", t.Tag)
+		}
+	}
+	for _, tag := range []iso7816.Tag{tagIIN, tagCIN} {
+		if v, _ := d.object(tag); len(v) > maxIdentity || issuer && len(v) == 0 {
+			return fmt.Errorf("data object %v of %d bytes", tag, len(v))
+		}
+	}
+	if v, ok := d.object(tagManagementData); ok {
+		if _, err := iso7816.ParseSingleTLV(v, 0x73); err != nil {
+			return err
+		}
+	}
+	for i, s := range d.counters {
+		if s.next == 0 || slices.ContainsFunc(d.counters[:i], func(o sequence) bool { return o.version == s.version }) {
+			return fmt.Errorf("sequence counter of version %02X can't be, or is there twice", s.version)
+		}
+	}
+	if d.restricted&^restrictions != 0 {
+		return fmt.Errorf("restrictions %02X", byte(d.restricted))
 	}
 	return nil
 }

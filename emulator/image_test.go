@@ -60,6 +60,62 @@ func TestImageKeepsTheCard(t *testing.T) {
 	want(t, s, cmdSetStatus(instanceA, 0x80), iso7816.OK)
 }
 
+// An image of version 1 is the card that it was, with what cards have since. The
+// file in testdata was written by the code of that version: the test load file
+// and instance A, locked.
+func TestImageOfVersion1(t *testing.T) {
+	old, err := os.ReadFile("testdata/version-1.img")
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "card.img")
+	if err := os.WriteFile(path, old, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c, err := Open(path, testLinker{}, WithRand(&stream{}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for hex, want := range map[string]string{
+		"80CA0042 00": "4204 39200001 9000",
+		"80CA0045 00": "4508 0102030405060708 9000",
+		"80CA00E0 00": "E012 C00401308810 C00402308810 C00403308810 9000",
+		"80CA00C2 00": "C202 0000 9000",
+		"00700000 01": "01 9000",
+	} {
+		if r := transmit(t, c, hex); !bytes.Equal(r.Encode(), mustHex(strings.ReplaceAll(want, " ", ""))) {
+			t.Errorf("%s: %X, want %s", hex, r.Encode(), want)
+		}
+	}
+	if now, _ := os.ReadFile(path); !bytes.Equal(now, old) {
+		t.Error("looking at the card changed its image")
+	}
+	s := authenticate(t, c, scp.CMAC)
+	for scope, listed := range map[byte]string{
+		scopeIssuer:       "4F08A0000001510000009F70010FC5039EFE80",
+		scopeApplications: "4F08F0746573740002A19F700187C503000000C407F0746573740001",
+		scopeFiles:        "4F07A00000015153509F700101",
+	} {
+		if r := want(t, s, cmdGetStatus(scope, "4F05"+listed[4:14]), iso7816.OK); !bytes.Contains(r.Data, mustHex(listed)) {
+			t.Errorf("GET STATUS %02X: %X, want %s in it", scope, r.Data, listed)
+		}
+	}
+	want(t, s, cmdSetStatus(instanceA, 0x00), iso7816.OK)
+	transmit(t, c, "00A40400 08 F0746573740002A1 00")
+	if r := transmit(t, c, "80120000 05"); !bytes.Equal(r.Data, mustHex("A5A5A5A5A5")) {
+		t.Errorf("store %X", r.Data)
+	}
+	c.Close()
+	b, err := os.ReadFile(path)
+	if err != nil || b[9] != imageVersion {
+		t.Fatalf("the image was not written in the present version: %v", err)
+	}
+	if c, err = Open(path, testLinker{}); err != nil {
+		t.Fatal(err)
+	}
+	c.Close()
+}
+
 // Instances of what can't be executed any more are there, can't be selected,
 // and can be deleted.
 func TestImageWhoseLoadFileTheLinkerForgot(t *testing.T) {
@@ -170,14 +226,24 @@ func TestDamagedImages(t *testing.T) {
 		"AID twice":                 func(s *state) { s.entries[1].aid = s.entries[2].aid },
 		"unknown load file":         func(s *state) { s.entries[len(s.entries)-1].file = instanceB },
 		"unknown Security Domain":   func(s *state) { s.entries[1].securityDomain = instanceA },
-		"file's Security Domain":    func(s *state) { s.files[0].securityDomain = instanceA },
-		"keys of an application":    func(s *state) { s.entries[1].keys = s.entries[0].keys },
-		"domain without keys":       func(s *state) { s.entries[0].keys = nil },
-		"key version":               func(s *state) { s.entries[0].keys[0].Version = 0 },
+		"file's Security Domain":    func(s *state) { s.files[1].securityDomain = instanceA },
+		"keys of an application":    func(s *state) { s.entries[1].domain = s.entries[0].domain },
+		"domain without keys":       func(s *state) { s.entries[0].domain.keys = nil },
+		"key version":               func(s *state) { s.entries[0].domain.keys[0].version = 0 },
 		"life cycle state":          func(s *state) { s.entries[1].lifeCycle = 0x87 },
+		"two Final Applications":    func(s *state) { s.entries[1].privileges = s.entries[1].privileges.with(privFinalApplication) },
+		"no Card Reset":             func(s *state) { s.entries[0].privileges = s.entries[0].privileges.without(privCardReset) },
+		"key twice":                 func(s *state) { d := s.entries[0].domain; d.keys = append(d.keys, d.keys[0]) },
+		"key of no type":            func(s *state) { s.entries[0].domain.keys[0].components[0].kind = 0x90 },
+		"data out of order":         func(s *state) { d := s.entries[0].domain; d.data[0], d.data[1] = d.data[1], d.data[0] },
+		"no IIN":                    func(s *state) { s.entries[0].domain.put(tagIIN, nil) },
+		"protocol":                  func(s *state) { s.entries[0].domain.protocol.I = 0xFF },
+		"card state":                func(s *state) { s.entries[0].lifeCycle = 0x1F },
+		"locked issuer":             func(s *state) { s.entries[0].locked = true },
+		"own file with content":     func(s *state) { s.files[0].data = []byte{1} },
 		"own application's memory":  func(s *state) { s.entries[1].objects = []*object{{}} },
 		"own application's module":  func(s *state) { s.entries[1].module = instanceB },
-		"nameless module":           func(s *state) { s.files[0].modules[0] = iso7816.AID{} },
+		"nameless module":           func(s *state) { s.files[1].modules[0] = iso7816.AID{} },
 		"no ATR":                    func(s *state) { s.profile.ATR = nil },
 	} {
 		s, err := decodeImage(good)
@@ -420,7 +486,7 @@ func sweep(t *testing.T, write func(fs files, path string, content []byte) error
 	const path = "dir/card.img"
 	card := newTestCard(t)
 	old := encodeImage(card.state)
-	card.state.cin = append(card.state.cin, 9)
+	card.state.diversification[9]++
 	fresh := encodeImage(card.state)
 	for at := 1; ; at++ {
 		d := &modelDisk{names: map[string]*modelFile{}, crashAt: at}
@@ -501,7 +567,7 @@ func TestCrashTestFindsCarelessWriters(t *testing.T) {
 func TestFailedCallsLeaveOldOrNewImage(t *testing.T) {
 	card := newTestCard(t)
 	old := encodeImage(card.state)
-	card.state.cin = append(card.state.cin, 9)
+	card.state.diversification[9]++
 	fresh := encodeImage(card.state)
 	for at := 1; ; at++ {
 		path := filepath.Join(t.TempDir(), "card.img")

@@ -15,7 +15,10 @@ const (
 // An installed application uses 64 bytes and its objects, an object 8 bytes
 // more than its size; a load file uses 64 bytes, 16 for each module and the
 // bytes of its load file data block. The same is used while the blocks of a
-// load file come in. Objects of a linker's runtime use their bytes.
+// load file come in. Objects of a linker's runtime use their bytes. A Security Domain uses 64 bytes and, for each key, stored
+// data object and used token, 8 bytes more than its size. What the card itself
+// came with uses nothing, nor does what its Issuer Security Domain is given:
+// that has a limit of its own.
 type Memory struct {
 	Persistent, PersistentUsed               int
 	TransientReset, TransientResetUsed       int
@@ -48,8 +51,12 @@ func (c *Card) memory() Memory {
 		m.TransientResetUsed += e.transientReset
 		m.TransientDeselectUsed = max(m.TransientDeselectUsed, e.transientDeselect)
 	}
-	if c.session != nil && c.session.loading != nil {
-		m.PersistentUsed += fileOverhead + len(c.session.loading.data)
+	if c.session != nil {
+		for _, l := range c.session.channels {
+			if l != nil && l.loading != nil {
+				m.PersistentUsed += fileOverhead + len(l.loading.data)
+			}
+		}
 	}
 	return m
 }
@@ -63,6 +70,9 @@ func (c *Card) reserve(n int) error {
 }
 
 func (f *loadFile) size() int {
+	if f.own {
+		return 0
+	}
 	return fileOverhead + moduleOverhead*len(f.modules) + len(f.data)
 }
 
@@ -71,6 +81,9 @@ func (e *entry) size() int {
 		return 0
 	}
 	n := entryOverhead
+	if e.domain != nil {
+		n += e.domain.size()
+	}
 	for _, o := range e.objects {
 		if o != nil {
 			n += objectOverhead + len(o.data)

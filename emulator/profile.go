@@ -14,6 +14,9 @@ type Profile struct {
 	// ExtendedLength says whether extended-length commands are accepted;
 	// otherwise they get 6700.
 	ExtendedLength bool
+	// LogicalChannels is how many logical channels can be open at a time, the
+	// basic one included: 1 to 20.
+	LogicalChannels int
 	// CommitCapacity bounds what one transaction of an application can hold:
 	// the bytes written plus 4 for each write.
 	CommitCapacity int
@@ -32,6 +35,7 @@ var ErrProfile = errors.New("no such card profile")
 // Sizes of the profiles below. The physical card's are not public: these are
 // what cards of its kind have.
 const (
+	defaultLogicalChannels   = 4
 	defaultCommitCapacity    = 512
 	defaultPersistentMemory  = 64 << 10
 	defaultTransientReset    = 2 << 10
@@ -42,6 +46,7 @@ const (
 // which they are shown to people.
 func Profiles() []Profile {
 	base := Profile{
+		LogicalChannels:   defaultLogicalChannels,
 		CommitCapacity:    defaultCommitCapacity,
 		PersistentMemory:  defaultPersistentMemory,
 		TransientReset:    defaultTransientReset,
@@ -75,6 +80,9 @@ func (p Profile) check() error {
 	}
 	if len(p.Name) > 255 {
 		return fmt.Errorf("%w: name of %d bytes, 255 at most", ErrProfile, len(p.Name))
+	}
+	if p.LogicalChannels < 1 || p.LogicalChannels > maxChannels {
+		return fmt.Errorf("%w: %q has %d logical channels, 1 to %d allowed", ErrProfile, p.Name, p.LogicalChannels, maxChannels)
 	}
 	for _, size := range []int{p.CommitCapacity, p.PersistentMemory, p.TransientReset, p.TransientDeselect} {
 		if size < 0 || size > maxMemory {

@@ -6,14 +6,13 @@ import (
 
 	"github.com/freearea/freearea/emulator/oncard"
 	"github.com/freearea/freearea/iso7816"
-	"github.com/freearea/freearea/keys"
 )
 
 // state is everything persistent of a card.
 type state struct {
 	profile         Profile
-	iin, cin        []byte
 	diversification [10]byte
+	restricted      restriction // what no Security Domain may do any more
 	files           []*loadFile
 	entries         []*entry  // in the order of the registry; the first is the Issuer Security Domain
 	runtime         []*object // of the linker's runtime, by handle; nil once freed
@@ -25,7 +24,8 @@ type loadFile struct {
 	securityDomain iso7816.AID // the one that it is associated with
 	version        []byte      // major, minor; empty where it is not known
 	modules        []iso7816.AID
-	data           []byte // load file data block
+	data           []byte // load file data block; empty for what is in immutable memory
+	own            bool   // in immutable memory: nobody may change or delete it
 
 	linked map[iso7816.AID]oncard.Module // of modules that can be executed; not part of the image
 }
@@ -36,7 +36,8 @@ type entry struct {
 	file, module   iso7816.AID // zero for what the card brings itself
 	securityDomain iso7816.AID // the one that it is associated with
 	privileges     privileges
-	lifeCycle      byte // without the lock bit
+	implicit       []byte // implicit selection parameters (GPCS 11.1.7)
+	lifeCycle      byte   // without the lock bit; the Issuer Security Domain's is the card's
 	locked         bool
 	own            bool // the card's own: nobody may change or delete it
 
@@ -44,21 +45,12 @@ type entry struct {
 	objects                           []*object // by handle; nil once freed
 	transientReset, transientDeselect int       // bytes
 
-	// Of Security Domains.
-	keys []keys.Set // oldest first
+	// Of Security Domains; nil for applications. It is replaced whole.
+	domain *domain
 }
 
 // object is a piece of persistent memory.
 type object struct{ data []byte }
-
-// privileges are the three bytes of GPCS 11.1.2.
-type privileges [3]byte
-
-func (p privileges) securityDomain() bool       { return p[0]&0x80 != 0 }
-func (p privileges) authorizedManagement() bool { return p[1]&0x40 != 0 }
-func (p privileges) globalDelete() bool         { return p[1]&0x10 != 0 }
-func (p privileges) globalLock() bool           { return p[1]&0x08 != 0 }
-func (p privileges) globalRegistry() bool       { return p[1]&0x04 != 0 }
 
 // stateByte is the life cycle state as GET STATUS shows it.
 func (e *entry) stateByte() byte {
@@ -73,7 +65,7 @@ func (e *entry) selectable() bool {
 	if e.locked {
 		return false
 	}
-	return e.privileges.securityDomain() || e.lifeCycle >= oncard.Selectable
+	return e.own || e.lifeCycle >= oncard.Selectable
 }
 
 func (s *state) entry(aid iso7816.AID) *entry {

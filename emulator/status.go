@@ -28,7 +28,7 @@ type listing struct {
 // getStatus is GET STATUS (GPCS 11.4), response structure of tables 11-36 and
 // 11-37.
 func (c *Card) getStatus(sd *entry, cmd iso7816.Command) iso7816.Response {
-	s := c.session
+	s := c.at
 	next := cmd.P2&0x01 != 0
 	switch cmd.P1 {
 	case scopeIssuer:
@@ -46,7 +46,7 @@ func (c *Card) getStatus(sd *entry, cmd iso7816.Command) iso7816.Response {
 		if l := s.listing; l == nil || l.scope != cmd.P1 || !bytes.Equal(l.criteria, cmd.Data) {
 			return refuse(iso7816.ErrConditions)
 		}
-		return c.list()
+		return c.list(cmd.Ne)
 	}
 	s.listing = nil
 	prefix, tags, err := searchCriteria(cmd.Data)
@@ -68,13 +68,13 @@ func (c *Card) getStatus(sd *entry, cmd iso7816.Command) iso7816.Response {
 	}
 	switch cmd.P1 {
 	case scopeIssuer:
-		if sd != c.state.issuer() && !sd.privileges.globalRegistry() {
+		if sd != c.state.issuer() && !sd.privileges.has(privGlobalRegistry) {
 			return refuse(iso7816.ErrDataNotFound)
 		}
 		add(c.state.issuer().aid, c.state.issuer().status())
 	case scopeApplications:
 		for _, e := range c.state.entries {
-			if e != c.state.issuer() && c.visible(sd, e.securityDomain) {
+			if e != c.state.issuer() && (e == sd || c.visible(sd, e.securityDomain)) {
 				add(e.aid, e.status())
 			}
 		}
@@ -89,19 +89,22 @@ func (c *Card) getStatus(sd *entry, cmd iso7816.Command) iso7816.Response {
 		return refuse(iso7816.ErrDataNotFound)
 	}
 	s.listing = l
-	return c.list()
+	return c.list(cmd.Ne)
 }
 
 // visible reports whether a Security Domain sees what is associated with
 // another (GPCS 11.4.2.3).
 func (c *Card) visible(sd *entry, of iso7816.AID) bool {
-	return sd.privileges.globalRegistry() || c.state.below(of, sd)
+	return sd.privileges.has(privGlobalRegistry) || c.state.below(of, sd)
 }
 
-// list answers with as many templates as fit under the secure channel. A
-// template that is longer than a response goes on in the next one.
-func (c *Card) list() iso7816.Response {
-	l, limit := c.session.listing, c.session.channel.Level().MaxResponse()
+// list answers with as many templates as fit under the secure channel, which
+// ne says. A template that is longer than a response goes on in the next one.
+func (c *Card) list(ne int) iso7816.Response {
+	l, limit := c.at.listing, min(ne, iso7816.MaxShortNe)
+	if ne == 0 {
+		limit = iso7816.MaxShortNe
+	}
 	out := l.rest
 	for len(l.left) > 0 && (len(out) == 0 || len(out)+len(l.left[0]) <= limit) {
 		out = append(out[:len(out):len(out)], l.left[0]...)
@@ -114,7 +117,7 @@ func (c *Card) list() iso7816.Response {
 	if len(l.left) > 0 || len(l.rest) > 0 {
 		return iso7816.Response{Data: out, SW: iso7816.SWMoreData}
 	}
-	c.session.listing = nil
+	c.at.listing = nil
 	return iso7816.Response{Data: out, SW: iso7816.OK}
 }
 
@@ -161,6 +164,9 @@ func (e *entry) status() []iso7816.TLV {
 		{Tag: 0x9F70, Value: []byte{e.stateByte()}},
 		{Tag: 0xC5, Value: e.privileges[:]},
 	}
+	for i := range e.implicit {
+		out = append(out, iso7816.TLV{Tag: 0xCF, Value: e.implicit[i : i+1]})
+	}
 	if !e.file.IsZero() {
 		out = append(out, iso7816.TLV{Tag: 0xC4, Value: e.file.Bytes()})
 	}
@@ -182,32 +188,4 @@ func (f *loadFile) status(modules bool) []iso7816.TLV {
 		}
 	}
 	return append(out, iso7816.TLV{Tag: 0xCC, Value: f.securityDomain.Bytes()})
-}
-
-// setStatus is SET STATUS (GPCS 11.10) for applications: locked, and back to
-// the state before. Card locking and termination are not emulated.
-func (c *Card) setStatus(sd *entry, cmd iso7816.Command) iso7816.Response {
-	switch cmd.P1 & 0xE0 {
-	case 0x40:
-	case 0x80, 0x60:
-		return refuse(iso7816.ErrFuncNotSupported)
-	default:
-		return refuse(iso7816.ErrIncorrectP1P2)
-	}
-	aid, err := iso7816.NewAID(cmd.Data)
-	if err != nil {
-		return refuse(iso7816.ErrWrongData)
-	}
-	e := c.state.entry(aid)
-	lock := cmd.P2&0x80 != 0
-	switch {
-	case e == nil:
-		return refuse(iso7816.ErrDataNotFound)
-	case e.own || e.locked == lock:
-		return refuse(iso7816.ErrConditions)
-	case !sd.privileges.globalLock() && !c.state.below(e.securityDomain, sd):
-		return refuse(iso7816.ErrConditions)
-	}
-	c.change(func() { e.locked = lock }, func() { e.locked = !lock })
-	return iso7816.Response{SW: iso7816.OK}
 }

@@ -142,9 +142,9 @@ func TestCommandsThatHaveNoEncoding(t *testing.T) {
 	for name, c := range map[string]globalplatform.Commander{
 		"load without load file":      globalplatform.InstallForLoad{},
 		"hash of 128 bytes":           globalplatform.InstallForLoad{LoadFile: aid, Hash: make([]byte, 128)},
-		"token that does not fit":     globalplatform.InstallForLoad{LoadFile: aid, Token: make([]byte, 256)},
+		"token that does not fit":     globalplatform.InstallForLoad{LoadFile: aid, Token: make([]byte, 4096)},
 		"install without instance":    globalplatform.InstallForInstall{LoadFile: aid},
-		"parameters that do not fit":  globalplatform.InstallForInstall{Instance: aid, Parameters: globalplatform.InstallParameters{Specific: make([]byte, 250)}},
+		"parameters that do not fit":  globalplatform.InstallForInstall{Instance: aid, Parameters: globalplatform.InstallParameters{Specific: make([]byte, 4090)}},
 		"extradition of nothing":      globalplatform.InstallForExtradition{SecurityDomain: aid},
 		"extradition to nobody":       globalplatform.InstallForExtradition{AID: aid},
 		"make nothing selectable":     globalplatform.InstallForMakeSelectable{},
@@ -157,7 +157,7 @@ func TestCommandsThatHaveNoEncoding(t *testing.T) {
 		"get data of no tag":          globalplatform.GetDataRequest{},
 		"delete token of 64 KiB":      globalplatform.Delete{AID: aid, Token: make([]byte, 65536)},
 		"install token of 64 KiB":     globalplatform.InstallForInstall{Instance: aid, Token: make([]byte, 65536)},
-		"make selectable of too much": globalplatform.InstallForMakeSelectable{Instance: aid, Token: make([]byte, 255)},
+		"make selectable of too much": globalplatform.InstallForMakeSelectable{Instance: aid, Token: make([]byte, 4096)},
 	} {
 		if _, err := c.Command(); !errors.Is(err, globalplatform.ErrCommand) {
 			t.Errorf("%s: %v", name, err)

@@ -18,6 +18,7 @@ const (
 	TagCardData              iso7816.Tag = 0x66 // Card Recognition Data
 	TagCardCapabilities      iso7816.Tag = 0x67
 	TagKeyInformation        iso7816.Tag = 0xE0
+	TagSequenceCounter       iso7816.Tag = 0xC1 // of the default key version
 	TagConfirmationCounter   iso7816.Tag = 0xC2
 	TagProductionLifeCycle   iso7816.Tag = 0x9F7F // CPLC, by custom
 	TagExtendedCardResources iso7816.Tag = 0xFF21
@@ -100,13 +101,14 @@ type KeyType byte
 
 // Key types in common use.
 const (
-	KeyTypeDES       KeyType = 0x80
-	KeyTypeTLS       KeyType = 0x85
-	KeyTypeAES       KeyType = 0x88
-	KeyTypeRSAPublic KeyType = 0xA0 // exponent; the modulus is A1
-	KeyTypeECPublic  KeyType = 0xB0
-	KeyTypeECPrivate KeyType = 0xB1
-	KeyTypeECParam   KeyType = 0xF0
+	KeyTypeDES        KeyType = 0x80
+	KeyTypeTLS        KeyType = 0x85
+	KeyTypeAES        KeyType = 0x88
+	KeyTypeRSAPublic  KeyType = 0xA0 // exponent
+	KeyTypeRSAModulus KeyType = 0xA1
+	KeyTypeECPublic   KeyType = 0xB0
+	KeyTypeECPrivate  KeyType = 0xB1
+	KeyTypeECParam    KeyType = 0xF0
 )
 
 func (t KeyType) String() string {
@@ -119,7 +121,7 @@ func (t KeyType) String() string {
 		return "AES"
 	case KeyTypeRSAPublic:
 		return "RSA public exponent"
-	case 0xA1:
+	case KeyTypeRSAModulus:
 		return "RSA public modulus"
 	case KeyTypeECPublic:
 		return "ECC public key"

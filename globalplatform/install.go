@@ -15,6 +15,9 @@ const (
 	installForMakeSelectable  = 0x08
 	installForExtradition     = 0x10
 	installForPersonalization = 0x20
+	installForRegistryUpdate  = 0x40
+
+	installCombined = installForLoad | installForInstall | installForMakeSelectable
 )
 
 // TokenReference is the control reference template that stands beside a token
@@ -143,10 +146,10 @@ func (i InstallForLoad) fields() ([]byte, error) {
 	return appendBERLV(data, i.Parameters.encode()), nil
 }
 
-// Command returns the command. Its data is 255 bytes at most: the chaining of
-// 11.1.5.1 is not offered.
+// Command returns the command. Where it is longer than 255 bytes it must be
+// chained (11.1.5.1), as [Execute] does.
 func (i InstallForLoad) Command() (iso7816.Command, error) {
-	return installCommand(installForLoad, i.fields, i.Token)
+	return installCommand(installForLoad, 0, i.fields, i.Token)
 }
 
 // InstallForInstall is INSTALL [for install], with MakeSelectable INSTALL [for
@@ -189,7 +192,7 @@ func (i InstallForInstall) SignedData() ([]byte, error) {
 
 // Command returns the command; see [InstallForLoad.Command].
 func (i InstallForInstall) Command() (iso7816.Command, error) {
-	return installCommand(i.p1(), i.fields, i.Token)
+	return installCommand(i.p1(), 0, i.fields, i.Token)
 }
 
 // InstallForMakeSelectable is INSTALL [for make selectable] of an instance
@@ -226,7 +229,7 @@ func (i InstallForMakeSelectable) SignedData() ([]byte, error) {
 
 // Command returns the command; see [InstallForLoad.Command].
 func (i InstallForMakeSelectable) Command() (iso7816.Command, error) {
-	return installCommand(installForMakeSelectable, i.fields, i.Token)
+	return installCommand(installForMakeSelectable, 0, i.fields, i.Token)
 }
 
 // InstallForExtradition is INSTALL [for extradition] (11.5.2.3.4): it gives an
@@ -258,7 +261,7 @@ func (i InstallForExtradition) SignedData() ([]byte, error) {
 
 // Command returns the command; see [InstallForLoad.Command].
 func (i InstallForExtradition) Command() (iso7816.Command, error) {
-	return installCommand(installForExtradition, i.fields, i.Token)
+	return installCommand(installForExtradition, 0, i.fields, i.Token)
 }
 
 // InstallForPersonalization is INSTALL [for personalization] (11.5.2.3.6):
@@ -274,7 +277,7 @@ func (i InstallForPersonalization) Command() (iso7816.Command, error) {
 	return command(0xE6, installForPersonalization, 0, data)
 }
 
-func installCommand(p1 byte, fields func() ([]byte, error), token []byte) (iso7816.Command, error) {
+func installCommand(p1, p2 byte, fields func() ([]byte, error), token []byte) (iso7816.Command, error) {
 	data, err := fields()
 	if err != nil {
 		return iso7816.Command{}, err
@@ -282,16 +285,21 @@ func installCommand(p1 byte, fields func() ([]byte, error), token []byte) (iso78
 	if len(token) > 0xFFFF {
 		return iso7816.Command{}, fmt.Errorf("%w: token of %d bytes", ErrCommand, len(token))
 	}
-	return command(0xE6, p1, 0, appendBERLV(data, token))
+	return chainable(0xE6, p1, p2, appendBERLV(data, token))
 }
 
 // signedData is what tokens are computed over: P1, P2, the length of the data
-// without the token, and that data (C.4).
+// without the token, on 3 bytes where it is more than 255, and that data
+// (C.4).
 func signedData(p1, p2 byte, data []byte) ([]byte, error) {
-	if len(data) > iso7816.MaxShortData {
-		return nil, fmt.Errorf("%w: %d bytes before the token, %d at most", ErrCommand, len(data), iso7816.MaxShortData)
+	if len(data) > maxChain {
+		return nil, fmt.Errorf("%w: %d bytes before the token, %d at most", ErrCommand, len(data), maxChain)
 	}
-	return append([]byte{p1, p2, byte(len(data))}, data...), nil
+	out := []byte{p1, p2, byte(len(data))}
+	if n := len(data); n > iso7816.MaxShortData {
+		out = []byte{p1, p2, 0, byte(n >> 8), byte(n)}
+	}
+	return append(out, data...), nil
 }
 
 // Commander is a command value of this package.
@@ -299,7 +307,8 @@ type Commander interface {
 	Command() (iso7816.Command, error)
 }
 
-// Execute sends a card content management command and returns the
+// Execute sends a card content management command, chained where it does not
+// fit (11.1.5.1), and returns the
 // confirmation that the card answers (11.1.6), nil where there is none (no
 // data, or the single byte 00). Only delegated management yields one.
 func Execute(ctx context.Context, s iso7816.Sender, c Commander) ([]byte, error) {
@@ -307,12 +316,15 @@ func Execute(ctx context.Context, s iso7816.Sender, c Commander) ([]byte, error)
 	if err != nil {
 		return nil, err
 	}
-	data, err := iso7816.Do(ctx, s, cmd)
+	r, err := send(ctx, s, cmd)
+	if err == nil {
+		err = r.Err(cmd)
+	}
 	if err != nil {
 		return nil, err
 	}
-	if len(data) == 0 || len(data) == 1 && data[0] == 0 {
+	if len(r.Data) == 0 || len(r.Data) == 1 && r.Data[0] == 0 {
 		return nil, nil
 	}
-	return data, nil
+	return r.Data, nil
 }

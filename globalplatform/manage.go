@@ -82,5 +82,5 @@ func (d Delete) Command() (iso7816.Command, error) {
 	if len(d.Token) > 0 {
 		data = iso7816.AppendTLV(data, 0x9E, d.Token)
 	}
-	return command(0xE4, 0, p2, data)
+	return chainable(0xE4, 0, p2, data)
 }

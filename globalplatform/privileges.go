@@ -1,6 +1,7 @@
 package globalplatform
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 )
@@ -84,4 +85,42 @@ func (p Privileges) String() string {
 		return "none"
 	}
 	return strings.Join(names, ", ")
+}
+
+// ErrPrivileges reports privileges that exclude each other or lack one that
+// they need.
+var ErrPrivileges = errors.New("privileges that can't be together")
+
+// Check reports whether an application or a Security Domain can have these
+// privileges (table 6-1; 6.6.2). Errors wrap [ErrPrivileges]. Host and card
+// use it.
+func (p Privileges) Check() error {
+	const domainOnly = DAPVerification | DelegatedManagement | AuthorizedManagement | mandatedDAP | CipheredLoadFileDataBlock
+	switch rest := p & domainOnly; {
+	case p&^(1<<24-1) != 0 || p&0xF != 0:
+		return fmt.Errorf("%w: reserved bits in %06X", ErrPrivileges, uint32(p))
+	case rest != 0 && !p.Has(SecurityDomain):
+		return fmt.Errorf("%w: %v without Security Domain", ErrPrivileges, rest)
+	case p.Has(mandatedDAP) && !p.Has(DAPVerification):
+		return fmt.Errorf("%w: Mandated DAP Verification without DAP Verification", ErrPrivileges)
+	}
+	for _, other := range []Privileges{AuthorizedManagement, TokenManagement, ReceiptGeneration} {
+		if p.Has(DelegatedManagement | other) {
+			return fmt.Errorf("%w: Delegated Management and %v", ErrPrivileges, other)
+		}
+	}
+	return nil
+}
+
+// CheckAssignment is Check, and for privileges that only one application on
+// the card has, Card Reset and Final Application, whether the Issuer Security
+// Domain still has them to give away (6.6.2).
+func (p Privileges) CheckAssignment(issuer Privileges) error {
+	if err := p.Check(); err != nil {
+		return err
+	}
+	if taken := p & (CardReset | FinalApplication) &^ issuer; taken != 0 {
+		return fmt.Errorf("%w: another application has %v", ErrPrivileges, taken)
+	}
+	return nil
 }

@@ -19,6 +19,12 @@ type CardProfile struct {
 	SecurityDomain iso7816.AID // selected for card content management
 	// Level of the Security Domain's session.
 	Level scp.Level
+	// Protocols forces the secure channel protocol, the first of them for the
+	// host's challenge; nil asks the card (see [Connect]).
+	Protocols []scp.Protocol
+	// AllowDeprecated lets keys and PINs go over SCP02, for cards that have
+	// nothing else.
+	AllowDeprecated bool
 	// ExtraData are data objects beyond 42, 45, 66, 67 and E0 that GET DATA
 	// answers: TagProductionLifeCycle, TagExtendedCardResources.
 	ExtraData []iso7816.Tag
@@ -52,15 +58,16 @@ func CardProfiles() []CardProfile {
 			Description:    "the card that this toolkit emulates",
 			SecurityDomain: IssuerSecurityDomain,
 			Level:          scp.Full,
+			Protocols:      []scp.Protocol{scp.SCP03},
 			ExtraData:      []iso7816.Tag{TagExtendedCardResources},
 			StoreData:      StoreOptions{Format: FormatDGI, Encryption: EncryptionApplication},
 			LoadHash:       true,
 		},
 		{
 			Name:           "generic",
-			Description:    "a GlobalPlatform card with SCP03 of which no more is known",
+			Description:    "a GlobalPlatform card of which no more is known",
 			SecurityDomain: IssuerSecurityDomain,
-			// Every card with SCP03 has this level; R-MAC and R-ENCRYPTION are options.
+			// Every card has this level; R-MAC and R-ENCRYPTION are options.
 			Level:     scp.CDecryption,
 			StoreData: StoreOptions{Format: FormatDGI, Encryption: EncryptionApplication},
 		},

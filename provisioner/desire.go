@@ -52,7 +52,13 @@ type Desired struct {
 // manifest names. Nothing is written.
 func (p *Provisioner) Desire(ctx context.Context, r Request) (*Desired, error) {
 	m := r.Manifest
-	profile, ok := p.Profiles.Lookup(m.Profile)
+	switch {
+	case p.Ledger == nil:
+		return nil, ErrNoLedger
+	case m == nil || r.LoadFile == nil || r.Consent == nil:
+		return nil, errors.New("a request needs manifest, load file and consent")
+	}
+	profile, ok := m.LookupProfile(p.Profiles)
 	if !ok {
 		return nil, fmt.Errorf("profile %q is not known to this program", m.Profile)
 	}
@@ -63,16 +69,26 @@ func (p *Provisioner) Desire(ctx context.Context, r Request) (*Desired, error) {
 		return nil, err
 	}
 	if got := r.LoadFile.Hash(); got != [sha256.Size]byte(m.LoadFile.SHA256) {
-		return nil, fmt.Errorf("%w: load file data block has SHA-256 %x, the manifest says %x", ErrLoadFileHash, got, m.LoadFile.SHA256)
+		return nil, fmt.Errorf("%w: load file data block has SHA-256 %x, the manifest says %v", ErrLoadFileHash, got, m.LoadFile.SHA256)
 	}
 	if r.LoadFile.Package.AID != m.Application.Package {
 		return nil, fmt.Errorf("%w: the load file holds package %v, the manifest says %v", ErrLoadFileHash, r.LoadFile.Package.AID, m.Application.Package)
+	}
+	if sd := m.Application.SecurityDomain; !sd.IsZero() && sd != p.CardProfile.SecurityDomain {
+		return nil, fmt.Errorf("the manifest wants the security domain %v, the card profile %q works with %v (application.security_domain)",
+			sd, p.CardProfile.Name, p.CardProfile.SecurityDomain)
+	}
+	if _, err := m.TermEnd(r.Now, r.CardExpiry); err != nil {
+		return nil, err
 	}
 	// The term counts from the consent, so that a run repeated on another day
 	// wants the same content.
 	expiry, err := m.TermEnd(r.Consent.Record.Given.In(r.Now.Location()), r.CardExpiry)
 	if err != nil {
 		return nil, err
+	}
+	if (applets.Record{Expiry: expiry}).Expired(r.Now) {
+		return nil, fmt.Errorf("%w since %s", ErrTermEnded, expiry.Format(time.DateOnly))
 	}
 	d := &Desired{
 		Manifest: m, Profile: profile, LoadFile: r.LoadFile, Consent: r.Consent, Expiry: expiry,
@@ -169,6 +185,10 @@ func (p *Provisioner) content(ctx context.Context, d *Desired, number uint16, da
 	field := func(b []byte) { fmt.Fprintf(digest, "%d:%s,", len(b), b) }
 	field([]byte("freearea content 1"))
 	field([]byte(d.Manifest.Profile))
+	if x, ok := d.Profile.(applets.Digester); ok {
+		sum := x.Digest()
+		field(sum[:])
+	}
 	field(instance.Bytes())
 	field(record)
 	field(items)
@@ -189,7 +209,8 @@ func (p *Provisioner) content(ctx context.Context, d *Desired, number uint16, da
 	return c, nil
 }
 
-func erase(c applets.Content) {
+// erase overwrites the secrets of a content.
+func erase(c *applets.Content) {
 	for _, k := range c.ReadKeys {
 		k.Erase()
 	}
@@ -200,8 +221,13 @@ func erase(c applets.Content) {
 
 func tagText(tag [16]byte) string { return hex.EncodeToString(tag[:]) }
 
-// observe asks an instance what it holds, through its Security Domain.
+// observe asks an instance what it holds: through its Security Domain, unless the
+// profile asks by commands of its own.
 func (p *Provisioner) observe(ctx context.Context, s *Session, profile applets.Profile, instance iso7816.AID) (applets.Observation, error) {
+	if x, ok := profile.(applets.Observer); ok {
+		s.lost = true // whatever comes of it
+		return x.Observe(ctx, p.Card, instance)
+	}
 	commands, err := p.observation(profile, instance)
 	if err != nil {
 		return applets.Observation{}, err

@@ -1,9 +1,11 @@
 package provisioner
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 
 	"github.com/freearea/freearea/applets"
@@ -31,10 +33,21 @@ type Plan struct {
 	// With no steps there is then nothing to do at all.
 	Recorded bool
 
-	desired *Desired // for issuing
-	number  uint16   // issue number
-	data    [10]byte // diversification data of the instance
-	tag     [16]byte // of what the card holds, when nothing is to be written
+	card       ledger.CardRef
+	desired    *Desired    // for issuing
+	loadFile   iso7816.AID // that the instance comes from
+	number     uint16      // issue number
+	data       [10]byte    // diversification data of the instance
+	tag        [16]byte    // of the content that the card holds or is to hold
+	keyVersion byte        // of its newest read key, 0 without one
+}
+
+// holds notes the content that the plan leads to.
+func (p *Plan) holds(c applets.Content) {
+	p.tag, p.keyVersion = c.Tag, 0
+	for _, k := range c.ReadKeys {
+		p.keyVersion = max(p.keyVersion, k.Version)
+	}
 }
 
 // NothingToDo reports whether the card and the ledger are as they should be.
@@ -47,7 +60,12 @@ type Step struct {
 	Key      keys.Ref // under which they go
 
 	build func(ctx context.Context, s *Session) ([]globalplatform.Commander, error)
+	// look is what a step does that talks to the instance itself, in place of
+	// build and check.
+	look  func(ctx context.Context, s *Session) error
 	check func(response []byte) error // of the last command's answer; may be nil
+	// spared tells a refusal that leaves the card as it should be; may be nil.
+	spared func(error) bool
 }
 
 // StepName names a step, in the ledger too.
@@ -64,11 +82,15 @@ const (
 	StepDeleteLoadFile StepName = "delete-load-file"
 )
 
-// PlanIssue compares the card with what is wanted. Nothing is written.
+// PlanIssue compares the card with what is wanted. Nothing is written. The
+// error wraps [iso7816.ErrNoMemory] where the card tells that it has no room.
 func (p *Provisioner) PlanIssue(ctx context.Context, s *Session, d *Desired) (*Plan, error) {
 	app := d.Manifest.Application
-	plan := &Plan{Purpose: Issue, Service: d.Manifest.ID, Instance: app.Instance, desired: d}
-	if err := cardUsable(s); err != nil {
+	plan := &Plan{
+		Purpose: Issue, Service: d.Manifest.ID, Instance: app.Instance,
+		card: s.CardRef, desired: d, loadFile: app.Package,
+	}
+	if err := p.usable(ctx, s); err != nil {
 		return nil, err
 	}
 	active, err := p.checkLedger(ctx, s, d)
@@ -78,7 +100,7 @@ func (p *Provisioner) PlanIssue(ctx context.Context, s *Session, d *Desired) (*P
 	if err := p.planLoad(s, d, plan); err != nil {
 		return nil, err
 	}
-	plan.number, err = p.Ledger.IssueNumber(ctx, d.Manifest.ID, s.CardRef)
+	last, err := p.Ledger.IssueNumber(ctx, d.Manifest.ID, s.CardRef)
 	if err != nil {
 		return nil, err
 	}
@@ -86,42 +108,89 @@ func (p *Provisioner) PlanIssue(ctx context.Context, s *Session, d *Desired) (*P
 	if err != nil {
 		return nil, err
 	}
-	// The card holds what is wanted if it holds this content under the number
-	// of the recorded issue, or under the next one, which a run that was cut
-	// off wrote and could not record any more.
-	if observed != nil && observed.Personalized() && d.ID != "" {
-		for _, next := range []uint16{0, 1} {
-			if plan.number+next == 0 {
-				continue
-			}
-			c, err := p.content(ctx, d, plan.number+next, plan.data)
-			erase(c)
-			if err != nil {
-				return nil, err
-			}
-			if c.Tag == observed.Tag {
-				plan.number += next
-				plan.tag = c.Tag
-				plan.Recorded = active != nil && active.Tag == tagText(c.Tag)
-				return plan, nil
-			}
+	if observed != nil && observed.Personalized() {
+		done, err := p.holdsAlready(ctx, plan, observed, active, last)
+		if done || err != nil {
+			return plan, err
+		}
+		// No number stands for two contents: a run that was cut off may have
+		// written this one and not recorded it.
+		last = max(last, observed.IssueNumber)
+	}
+	if last == math.MaxUint16 {
+		return nil, fmt.Errorf("issue number %d of %q on this card was the last one", last, d.Manifest.ID)
+	}
+	plan.number = last + 1
+	// The PIN belongs to the issue: a holder who has one keeps it, and what an
+	// unrecorded issue left is nobody's.
+	setPIN := d.spec.PIN && (observed == nil || observed.PIN == nil || active == nil)
+	if setPIN && d.subject.PIN == "" {
+		return nil, fmt.Errorf("%w: there is none of %q on the card yet", ErrPINMissing, d.Manifest.ID)
+	}
+	plan.Steps = append(plan.Steps, p.personalize(plan, setPIN), p.verify(plan))
+	return plan, p.checkRoom(ctx, s, d, plan)
+}
+
+// holdsAlready reports whether the card holds what is wanted: under the
+// recorded issue's number, or under a later one, which a run that was cut off
+// wrote and could not record any more.
+func (p *Provisioner) holdsAlready(ctx context.Context, plan *Plan, observed *applets.Observation, active *ledger.Issued, last uint16) (bool, error) {
+	number := observed.IssueNumber
+	if plan.desired.ID == "" || number == 0 {
+		return false, nil
+	}
+	c, err := p.content(ctx, plan.desired, number, plan.data)
+	defer erase(&c)
+	if err != nil || c.Tag != observed.Tag {
+		return false, err
+	}
+	plan.Recorded = active != nil && active.Tag == tagText(c.Tag)
+	if !plan.Recorded && number <= last {
+		return false, nil // the ledger has closed this number: a withdrawn card that was brought back
+	}
+	plan.number = number
+	plan.holds(c)
+	return true, nil
+}
+
+// checkRoom refuses what can't fit, where the card tells how much room it has.
+// What the card needs besides only the card knows, so it may still refuse.
+func (p *Provisioner) checkRoom(ctx context.Context, s *Session, d *Desired, plan *Plan) error {
+	if !p.CardProfile.HasData(globalplatform.TagExtendedCardResources) {
+		return nil
+	}
+	need := 0
+	for _, step := range plan.Steps {
+		switch step.Name {
+		case StepDelete:
+			return nil // makes room that nobody knows the size of
+		case StepLoad:
+			need += len(d.LoadFile.LoadFileDataBlock())
+		case StepInstall:
+			need += d.Profile.PersistentMemory(d.spec)
 		}
 	}
-	plan.number++
-	setPIN := d.spec.PIN && (observed == nil || observed.PIN == nil)
-	plan.Steps = append(plan.Steps, p.personalize(plan, setPIN), p.verify(plan))
-	return plan, nil
+	if need == 0 {
+		return nil
+	}
+	if err := p.regain(ctx, s); err != nil {
+		return err
+	}
+	has, err := globalplatform.Resources(ctx, s.channel)
+	if err != nil {
+		return fmt.Errorf("read the card's free memory: %w", err)
+	}
+	if free := has.FreeNonVolatile; need > free {
+		return fmt.Errorf("%w: %d bytes are needed, %d are free", iso7816.ErrNoMemory, need, free)
+	}
+	return nil
 }
 
 // checkLedger refuses what the ledger forbids, and returns the issue that is
 // on the card under the same consent, if there is one.
 func (p *Provisioner) checkLedger(ctx context.Context, s *Session, d *Desired) (*ledger.Issued, error) {
-	owner, ok, err := p.Ledger.AIDOwner(ctx, d.Manifest.Application.Instance)
-	if err != nil {
+	if err := p.checkOwner(ctx, d.Manifest); err != nil {
 		return nil, err
-	}
-	if ok && owner != d.Manifest.ID {
-		return nil, fmt.Errorf("%w: %v is used by %q", ledger.ErrAIDTaken, d.Manifest.Application.Instance, owner)
 	}
 	recorded, err := p.Ledger.Consent(ctx, d.Consent.Record.ID)
 	if err != nil && !errors.Is(err, ledger.ErrNotFound) {
@@ -140,11 +209,33 @@ func (p *Provisioner) checkLedger(ctx context.Context, s *Session, d *Desired) (
 	return &active, nil
 }
 
-func cardUsable(s *Session) error {
+// usable brings the session's view of the registry up to date, and refuses a
+// card whose content can't be managed.
+func (p *Provisioner) usable(ctx context.Context, s *Session) error {
+	if p.Ledger == nil {
+		return ErrNoLedger
+	}
+	if s.dirty {
+		if err := p.regain(ctx, s); err != nil {
+			return err
+		}
+		if err := s.refresh(ctx); err != nil {
+			return err
+		}
+	}
 	if state := s.Domain.State; state == globalplatform.CardLocked || state == globalplatform.CardTerminated {
 		return fmt.Errorf("%w: the card's state is %02X", ErrCardState, state)
 	}
 	return nil
+}
+
+// checkOwner refuses an instance AID that another service has on any card.
+func (p *Provisioner) checkOwner(ctx context.Context, m *manifest.Manifest) error {
+	owner, ok, err := p.Ledger.AIDOwner(ctx, m.Application.Instance)
+	if err == nil && ok && owner != m.ID {
+		err = fmt.Errorf("%w: %v is used by %q", ledger.ErrAIDTaken, m.Application.Instance, owner)
+	}
+	return err
 }
 
 // planLoad adds the step that brings the load file, unless it is there.
@@ -152,7 +243,7 @@ func (p *Provisioner) planLoad(s *Session, d *Desired, plan *Plan) error {
 	app := d.Manifest.Application
 	present := find(s.LoadFiles, app.Package)
 	if present == nil {
-		if other := find(s.Applications, app.Package); other != nil {
+		if app.Package == s.Domain.AID || find(s.Applications, app.Package) != nil {
 			return fmt.Errorf("%w: %v is an application", ErrForeign, app.Package)
 		}
 		plan.Steps = append(plan.Steps, p.load(d.LoadFile))
@@ -160,8 +251,8 @@ func (p *Provisioner) planLoad(s *Session, d *Desired, plan *Plan) error {
 	}
 	// No command returns a loaded file's hash, so what the card tells of it is
 	// compared: its modules, its version and its Security Domain.
-	if !slices.Contains(present.Modules, app.Module) {
-		return fmt.Errorf("%w: load file %v on the card has no module %v", ErrForeign, app.Package, app.Module)
+	if !sameAIDs(present.Modules, d.LoadFile.Applets) {
+		return fmt.Errorf("%w: load file %v on the card has the modules %v, not %v", ErrForeign, app.Package, present.Modules, d.LoadFile.Applets)
 	}
 	if v, want := present.Version, d.LoadFile.Package; len(v) == 2 && (v[0] != want.Major || v[1] != want.Minor) {
 		return fmt.Errorf("%w: load file %v on the card is version %d.%d, not %d.%d", ErrForeign, app.Package, v[0], v[1], want.Major, want.Minor)
@@ -172,26 +263,57 @@ func (p *Provisioner) planLoad(s *Session, d *Desired, plan *Plan) error {
 	return nil
 }
 
+// sameAIDs compares without regard to order.
+func sameAIDs(a, b []iso7816.AID) bool {
+	order := func(x, y iso7816.AID) int { return bytes.Compare(x.Bytes(), y.Bytes()) }
+	return slices.Equal(slices.SortedFunc(slices.Values(a), order), slices.SortedFunc(slices.Values(b), order))
+}
+
+// instance returns the service's instance as the registry lists it, nil where
+// there is none, and refuses anything else that has its AID.
+func (p *Provisioner) instance(s *Session, app manifest.Application) (*globalplatform.RegistryEntry, error) {
+	if app.Instance == s.Domain.AID || find(s.LoadFiles, app.Instance) != nil {
+		return nil, fmt.Errorf("%w: %v is no instance", ErrForeign, app.Instance)
+	}
+	present := find(s.Applications, app.Instance)
+	switch {
+	case present == nil:
+		return nil, nil
+	case !present.LoadFile.IsZero() && present.LoadFile != app.Package:
+		return nil, fmt.Errorf("%w: %v comes from load file %v", ErrForeign, app.Instance, present.LoadFile)
+	case find(s.LoadFiles, app.Package) == nil:
+		return nil, fmt.Errorf("%w: %v is there without load file %v", ErrForeign, app.Instance, app.Package)
+	case !present.SecurityDomain.IsZero() && present.SecurityDomain != p.CardProfile.SecurityDomain:
+		return nil, fmt.Errorf("%w: %v belongs to the security domain %v", ErrForeign, app.Instance, present.SecurityDomain)
+	case present.Locked():
+		return nil, fmt.Errorf("%w: the instance %v is suspended", ErrCardState, app.Instance)
+	}
+	return present, nil
+}
+
 // planInstall adds the steps that bring the instance, and returns what an
 // instance that is there holds.
 func (p *Provisioner) planInstall(ctx context.Context, s *Session, d *Desired, plan *Plan) (*applets.Observation, error) {
 	app := d.Manifest.Application
-	present := find(s.Applications, app.Instance)
-	if present != nil {
-		if !present.LoadFile.IsZero() && present.LoadFile != app.Package {
-			return nil, fmt.Errorf("%w: %v comes from load file %v", ErrForeign, app.Instance, present.LoadFile)
-		}
-		if find(s.LoadFiles, app.Package) == nil {
-			return nil, fmt.Errorf("%w: %v is there without load file %v", ErrForeign, app.Instance, app.Package)
-		}
-		if present.Locked() {
-			return nil, fmt.Errorf("%w: the instance %v is suspended", ErrCardState, app.Instance)
-		}
+	present, err := p.instance(s, app)
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case present == nil:
+	case present.State == globalplatform.StateInstalled: // was never made selectable
+		plan.Steps = append(plan.Steps, p.deleteObject(StepDelete, app.Instance))
+	default:
 		observed, err := p.observe(ctx, s, d.Profile, app.Instance)
+		for _, other := range []error{applets.ErrOtherType, applets.ErrVersion, applets.ErrMalformedObservation} {
+			if errors.Is(err, other) {
+				return nil, fmt.Errorf("%w: %v: %w", ErrForeign, app.Instance, err)
+			}
+		}
 		if err != nil {
 			return nil, fmt.Errorf("look into %v: %w", app.Instance, err)
 		}
-		if fits(observed.Spec, d.spec) {
+		if observed.SpecUnknown || fits(observed.Spec, d.spec) {
 			plan.data = observed.Spec.DiversificationData
 			return &observed, nil
 		}
@@ -219,47 +341,49 @@ func fits(have, want applets.InstallSpec) bool {
 // file with it when nothing else uses it. What a torn run has left of that is
 // finished.
 func (p *Provisioner) PlanWithdraw(ctx context.Context, s *Session, m *manifest.Manifest) (*Plan, error) {
-	profile, ok := p.Profiles.Lookup(m.Profile)
+	profile, ok := m.LookupProfile(p.Profiles)
 	if !ok {
 		return nil, fmt.Errorf("profile %q is not known to this program", m.Profile)
 	}
-	if err := cardUsable(s); err != nil {
+	if err := p.usable(ctx, s); err != nil {
+		return nil, err
+	}
+	if err := p.checkOwner(ctx, m); err != nil {
 		return nil, err
 	}
 	app := m.Application
-	plan := &Plan{Purpose: Withdraw, Service: m.ID, Instance: app.Instance}
+	plan := &Plan{Purpose: Withdraw, Service: m.ID, Instance: app.Instance, card: s.CardRef, loadFile: app.Package}
 	_, active, err := p.Ledger.ActiveIssue(ctx, m.ID, s.CardRef)
 	if err != nil {
 		return nil, err
 	}
 	plan.Recorded = !active
-	present := find(s.Applications, app.Instance)
+	present, err := p.instance(s, app)
+	if err != nil {
+		return nil, err
+	}
 	if present != nil {
-		if !present.LoadFile.IsZero() && present.LoadFile != app.Package {
-			return nil, fmt.Errorf("%w: %v comes from load file %v", ErrForeign, app.Instance, present.LoadFile)
+		if present.State != globalplatform.StateInstalled { // what was never selectable takes no commands, and holds nothing
+			if len(profile.Wipe()) > 0 {
+				plan.Steps = append(plan.Steps, p.wipe(profile, app.Instance))
+			}
 		}
-		if present.Locked() {
-			return nil, fmt.Errorf("%w: the instance %v is suspended", ErrCardState, app.Instance)
-		}
-		plan.Steps = append(plan.Steps, p.wipe(profile, app.Instance), p.deleteObject(StepDelete, app.Instance))
+		plan.Steps = append(plan.Steps, p.deleteObject(StepDelete, app.Instance))
 	}
-	if find(s.LoadFiles, app.Package) != nil && !p.inUse(s, app) {
-		plan.Steps = append(plan.Steps, p.deleteObject(StepDeleteLoadFile, app.Package))
+	if file := find(s.LoadFiles, app.Package); file != nil && slices.Contains(file.Modules, app.Module) && !inUse(s, app) {
+		plan.Steps = append(plan.Steps, p.deleteLoadFile(app.Package))
 	}
-	if present == nil && len(plan.Steps) == 0 && plan.Recorded {
+	if len(plan.Steps) == 0 && plan.Recorded {
 		return nil, ErrNotOnCard
 	}
 	return plan, nil
 }
 
-// inUse reports whether an instance other than this one may come from the
-// same load file. A card that does not tell where instances come from makes
-// it true: a load file too many costs room, one too few a citizen's service.
-func (p *Provisioner) inUse(s *Session, app manifest.Application) bool {
-	for _, a := range s.Applications {
-		if a.AID != app.Instance && (a.LoadFile == app.Package || a.LoadFile.IsZero()) {
-			return true
-		}
-	}
-	return false
+// inUse reports whether an instance other than this one comes from the same
+// load file, as far as the card tells where instances come from. Applications
+// that the card came with have no load file.
+func inUse(s *Session, app manifest.Application) bool {
+	return slices.ContainsFunc(s.Applications, func(a globalplatform.RegistryEntry) bool {
+		return a.AID != app.Instance && a.LoadFile == app.Package
+	})
 }

@@ -48,6 +48,13 @@ var (
 	ErrCardState = errors.New("life cycle state forbids it")
 	// ErrNotOnCard: the service is not on the card.
 	ErrNotOnCard = errors.New("the service is not on the card")
+	// ErrPINMissing: the service has a PIN, the card has none of it yet, and
+	// the request brings none.
+	ErrPINMissing = errors.New("the holder has to choose a PIN")
+	// ErrTermEnded: the service's term, counted from the consent, is over.
+	ErrTermEnded = errors.New("the service's term is over")
+	// ErrNoLedger: without a ledger nothing is issued or withdrawn.
+	ErrNoLedger = errors.New("no ledger")
 	// ErrNotVerified: the card did not hold what was written when it was read back.
 	ErrNotVerified = errors.New("the card does not hold what was written")
 )
@@ -56,6 +63,22 @@ var (
 // the toolkit refuses to try another: cards are known to block a key set for
 // good after ten.
 const maxFailures = 3
+
+// Ledger is what a provisioner asks of the ledger; *[ledger.Ledger] is one,
+// and its documentation says what each method does.
+type Ledger interface {
+	Append(ctx context.Context, events ...ledger.Event) (seq int64, err error)
+	ReserveID(ctx context.Context, r ledger.Reservation) (id string, again bool, err error)
+
+	Consent(ctx context.Context, id string) (ledger.Consent, error)
+	ReservedID(ctx context.Context, service, consent string) (id string, ok bool, err error)
+	ActiveIssue(ctx context.Context, service string, card ledger.CardRef) (issue ledger.Issued, ok bool, err error)
+	IssueNumber(ctx context.Context, service string, card ledger.CardRef) (uint16, error)
+	AIDOwner(ctx context.Context, aid iso7816.AID) (service string, ok bool, err error)
+	FailedAuthentications(ctx context.Context, card ledger.CardRef, target iso7816.AID) (int, error)
+}
+
+var _ Ledger = (*ledger.Ledger)(nil)
 
 // Provisioner works for one counter. Its fields are set once before use.
 type Provisioner struct {
@@ -68,7 +91,7 @@ type Provisioner struct {
 	Diversification   keys.Method // how its keys follow from the stored ones
 	LedgerKey         keys.Ref    // keyed digests and tags
 
-	Ledger *ledger.Ledger // nil: nothing can be issued, and no failures are counted
+	Ledger Ledger // nil: nothing can be issued, and no failures are counted
 	Actor  ledger.Actor
 
 	// RetryAfterFailures tries once more on a card that has failed before.

@@ -5,7 +5,10 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
+	"unicode"
 
 	"github.com/freearea/freearea/consent"
 	"github.com/freearea/freearea/iso7816"
@@ -14,7 +17,7 @@ import (
 
 // Result is what a run led to.
 type Result struct {
-	Run         string // id in the ledger
+	Run         string // id in the ledger; "" when there was nothing to do
 	ID          string // issued; "" when withdrawing
 	IssueNumber uint16
 	Expiry      time.Time
@@ -40,9 +43,16 @@ func (e *RunError) Error() string {
 func (e *RunError) Unwrap() error { return e.Err }
 
 // Run carries a plan out. Each step's intent is in the ledger before its first
-// command is sent, and its outcome before the next begins. When a plan of
-// nothing but a missing record is run, only the ledger is written.
+// command is sent, and its outcome before the next begins, also when the
+// context has ended. When a plan of nothing but a missing record is run, only
+// the ledger is written.
 func (p *Provisioner) Run(ctx context.Context, s *Session, plan *Plan) (*Result, error) {
+	switch {
+	case p.Ledger == nil:
+		return nil, ErrNoLedger
+	case plan.card != s.CardRef:
+		return nil, errors.New("the plan was made for another card")
+	}
 	run, err := p.newID()
 	if err != nil {
 		return nil, err
@@ -55,6 +65,7 @@ func (p *Provisioner) Run(ctx context.Context, s *Session, plan *Plan) (*Result,
 		result.ID, result.Expiry = plan.desired.ID, plan.desired.Expiry
 	}
 	if plan.NothingToDo() {
+		result.Run, result.KeyVersion = "", plan.keyVersion
 		return result, nil
 	}
 	started := ledger.RunStarted{
@@ -66,41 +77,82 @@ func (p *Provisioner) Run(ctx context.Context, s *Session, plan *Plan) (*Result,
 	if err := p.append(ctx, plan.reason(), started); err != nil {
 		return nil, err
 	}
+	s.dirty = true
 	var done []StepName
 	for i, step := range plan.Steps {
-		n := i + 1
-		err := p.append(ctx, "", ledger.StepIntended{Run: run, Step: n, Name: string(step.Name)})
-		if err == nil {
-			if err = p.carryOut(ctx, s, plan, n); err == nil {
-				err = p.append(ctx, "", ledger.StepDone{Run: run, Step: n})
-			} else {
-				failed := ledger.StepFailed{Run: run, Step: n, Error: short(err)}
-				if sw := new(iso7816.StatusError); errors.As(err, &sw) {
-					failed.Status = sw.SW.String()
-				}
-				err = errors.Join(err, p.append(ctx, "", failed, ledger.RunFinished{Run: run, Outcome: ledger.Failed, Error: short(err)}))
+		if err := p.step(ctx, s, plan, run, i+1); err != nil {
+			if errors.Is(err, iso7816.ErrNoMemory) {
+				err = errors.Join(err, p.makeRoom(ctx, s, plan, run, done))
 			}
-		}
-		if err != nil {
+			if !errors.Is(err, errLedger) {
+				err = errors.Join(err, p.append(ctx, "", ledger.RunFinished{Run: run, Outcome: ledger.Failed, Error: short(err)}))
+			}
 			return nil, &RunError{Run: run, Done: done, Step: step.Name, Err: err}
 		}
 		done = append(done, step.Name)
 	}
-	result.Steps = len(done)
-	if result.KeyVersion, err = p.record(ctx, s, plan, run); err != nil {
+	result.Steps, result.KeyVersion = len(done), plan.keyVersion
+	if err := p.record(ctx, s, plan, run); err != nil {
 		return nil, fmt.Errorf("the card is done, but the ledger could not record it; run again: %w", err)
 	}
 	return result, nil
 }
 
-// short bounds an error for the ledger.
+// errLedger marks an outcome that could not be recorded: the run stays open
+// in the ledger, which then says what is true, that nobody knows.
+var errLedger = errors.New("not recorded")
+
+// step carries out one step, its intent and its outcome recorded.
+func (p *Provisioner) step(ctx context.Context, s *Session, plan *Plan, run string, n int) error {
+	step := plan.Steps[n-1]
+	if err := ctx.Err(); err != nil {
+		return err // before anybody intends anything
+	}
+	if err := p.append(ctx, "", ledger.StepIntended{Run: run, Step: n, Name: string(step.Name)}); err != nil {
+		return fmt.Errorf("%w: %w", errLedger, err)
+	}
+	err := p.carryOut(ctx, s, plan, n)
+	var outcome ledger.Data = ledger.StepDone{Run: run, Step: n}
+	if err != nil {
+		failed := ledger.StepFailed{Run: run, Step: n, Error: short(err)}
+		if status := new(iso7816.StatusError); errors.As(err, &status) {
+			failed.Status = status.SW.String()
+		}
+		outcome = failed
+	}
+	if step.spared != nil && step.spared(err) {
+		err = nil
+	}
+	if failure := p.append(ctx, "", outcome); failure != nil {
+		err = errors.Join(err, fmt.Errorf("%w: %w", errLedger, failure))
+	}
+	return err
+}
+
+// makeRoom takes the load file away again that a run brought to a card which
+// then had no room for the instance: nothing half installed stays.
+func (p *Provisioner) makeRoom(ctx context.Context, s *Session, plan *Plan, run string, done []StepName) error {
+	if !slices.Contains(done, StepLoad) || slices.Contains(done, StepInstall) {
+		return nil
+	}
+	plan.Steps = append(plan.Steps, p.deleteLoadFile(plan.loadFile))
+	return p.step(ctx, s, plan, run, len(plan.Steps))
+}
+
+// short makes an error fit the ledger: 500 bytes of UTF-8 without control
+// characters.
 func short(err error) string {
 	const most = 500
-	text := err.Error()
+	text := strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) && r != '\n' {
+			return ' '
+		}
+		return r
+	}, err.Error())
 	if len(text) > most {
 		text = text[:most]
 	}
-	return text
+	return strings.ToValidUTF8(text, "")
 }
 
 func (plan *Plan) reason() string {
@@ -122,10 +174,18 @@ func (p *Provisioner) bind(ctx context.Context, s *Session, d *Desired, run stri
 	} else if err != nil {
 		return err
 	}
-	if known.Card == "" {
-		if err := p.append(ctx, d.reason, ledger.CardBound{Consent: id, Card: s.CardRef}); err != nil {
+	switch known.Card {
+	case s.CardRef:
+	case "":
+		err := p.append(ctx, d.reason, ledger.CardBound{Consent: id, Card: s.CardRef})
+		if errors.Is(err, ledger.ErrBound) {
+			return fmt.Errorf("%w: %w", ErrOtherCard, err) // meanwhile, at another counter
+		}
+		if err != nil {
 			return err
 		}
+	default:
+		return ErrOtherCard
 	}
 	return p.reserveID(ctx, d, run)
 }
@@ -133,6 +193,12 @@ func (p *Provisioner) bind(ctx context.Context, s *Session, d *Desired, run stri
 // carryOut sends the commands of one step.
 func (p *Provisioner) carryOut(ctx context.Context, s *Session, plan *Plan, n int) error {
 	step := plan.Steps[n-1]
+	if step.look != nil {
+		return step.look(ctx, s)
+	}
+	if err := p.regain(ctx, s); err != nil {
+		return err
+	}
 	commands, err := step.build(ctx, s)
 	if err != nil {
 		return err
@@ -151,33 +217,25 @@ func (p *Provisioner) carryOut(ctx context.Context, s *Session, plan *Plan, n in
 }
 
 // record writes the outcome of a run that reached its end.
-func (p *Provisioner) record(ctx context.Context, s *Session, plan *Plan, run string) (keyVersion byte, err error) {
+func (p *Provisioner) record(ctx context.Context, s *Session, plan *Plan, run string) error {
 	finished := ledger.RunFinished{Run: run, Outcome: ledger.Done}
-	if plan.Purpose == Withdraw {
-		if plan.Recorded {
-			return 0, p.append(ctx, "", finished)
-		}
-		return 0, p.append(ctx, "", ledger.Withdrawn{
-			Service: plan.Service, Card: s.CardRef, Run: run, Instance: plan.Instance, Deleted: true,
-		}, finished)
-	}
 	d := plan.desired
-	c, err := p.content(ctx, d, plan.number, plan.data)
-	if err != nil {
-		return 0, err
+	switch {
+	case d != nil:
+		issued := ledger.Issued{
+			Service: plan.Service, Card: s.CardRef, Consent: d.Consent.Record.ID, Run: run, Instance: plan.Instance,
+			ID: d.ID, IssueNumber: plan.number, Tag: tagText(plan.tag), KeyVersion: plan.keyVersion,
+		}
+		if !d.Expiry.IsZero() {
+			issued.Expiry = d.Expiry.Format(time.DateOnly)
+		}
+		return p.append(ctx, d.reason, issued, finished)
+	case plan.Recorded:
+		return p.append(ctx, "", finished)
 	}
-	for _, k := range c.ReadKeys {
-		keyVersion = max(keyVersion, k.Version)
-	}
-	erase(c)
-	issued := ledger.Issued{
-		Service: plan.Service, Card: s.CardRef, Consent: d.Consent.Record.ID, Run: run, Instance: plan.Instance,
-		ID: d.ID, IssueNumber: plan.number, Tag: tagText(plan.tag), KeyVersion: keyVersion,
-	}
-	if !d.Expiry.IsZero() {
-		issued.Expiry = d.Expiry.Format(time.DateOnly)
-	}
-	return keyVersion, p.append(ctx, d.reason, issued, finished)
+	return p.append(ctx, "", ledger.Withdrawn{
+		Service: plan.Service, Card: s.CardRef, Run: run, Instance: plan.Instance, Deleted: true,
+	}, finished)
 }
 
 // RecordConsent writes a consent to the ledger, which keeps the signed record

@@ -21,13 +21,17 @@ type Session struct {
 	Applications []globalplatform.RegistryEntry
 	LoadFiles    []globalplatform.RegistryEntry
 
-	card    iso7816.Card
 	channel *scp.Session
-	dirty   bool // the registry has changed since it was read
+	lost    bool // an instance was selected, which ended the channel
+	dirty   bool // the registry may have changed since it was read
 }
 
 // Close ends the secure channel on this side.
-func (s *Session) Close() { s.channel.Close() }
+func (s *Session) Close() {
+	if s.channel != nil {
+		s.channel.Close()
+	}
+}
 
 // Connect opens the secure channel and reads what is on the card. Failures to
 // authenticate are recorded per card, and after several in a row the next try
@@ -38,28 +42,30 @@ func (p *Provisioner) Connect(ctx context.Context) (*Session, error) {
 	if _, err := globalplatform.Select(ctx, plain, target); err != nil {
 		return nil, fmt.Errorf("select the security domain %v: %w", target, err)
 	}
-	s := &Session{card: p.Card}
+	s := &Session{}
 	if err := s.identify(ctx, plain); err != nil {
 		return nil, err
 	}
-	ref, err := p.cardRef(ctx, s.IIN, s.CIN)
-	if err != nil {
-		return nil, err
+	if p.Ledger != nil { // without one nobody needs to know the card by name
+		ref, err := p.cardRef(ctx, s.IIN, s.CIN)
+		if err != nil {
+			return nil, err
+		}
+		s.CardRef = ref
 	}
-	s.CardRef = ref
 	if err := p.authenticate(ctx, s, plain, target); err != nil {
 		return nil, err
 	}
 	// What was read in the clear decided which failures were counted; what
 	// the rest relies on is read again, under the card's proof.
-	claimed := s.CIN
+	iin, cin := s.IIN, s.CIN
 	if err := s.identify(ctx, s.channel); err != nil {
 		s.Close()
 		return nil, err
 	}
-	if !bytes.Equal(claimed, s.CIN) {
+	if !bytes.Equal(iin, s.IIN) || !bytes.Equal(cin, s.CIN) {
 		s.Close()
-		return nil, fmt.Errorf("%w: the CIN differs inside and outside the secure channel", iso7816.ErrProtocol)
+		return nil, fmt.Errorf("%w: the card's identity differs inside and outside the secure channel", iso7816.ErrProtocol)
 	}
 	if err := s.refresh(ctx); err != nil {
 		s.Close()
@@ -93,6 +99,25 @@ func (p *Provisioner) cardRef(ctx context.Context, iin, cin []byte) (ledger.Card
 	return ledger.CardRef(hex.EncodeToString(digest[:])), nil
 }
 
+// regain opens the channel again after an instance was selected. It is the
+// first authentication since one that succeeded, not a second try.
+func (p *Provisioner) regain(ctx context.Context, s *Session) error {
+	if !s.lost {
+		return nil
+	}
+	s.Close()
+	s.channel = nil
+	plain, target := iso7816.Plain(p.Card), p.CardProfile.SecurityDomain
+	if _, err := globalplatform.Select(ctx, plain, target); err != nil {
+		return fmt.Errorf("select the security domain %v: %w", target, err)
+	}
+	if err := p.authenticate(ctx, s, plain, target); err != nil {
+		return err
+	}
+	s.lost = false
+	return nil
+}
+
 // authenticate opens the channel and records the outcome.
 func (p *Provisioner) authenticate(ctx context.Context, s *Session, plain iso7816.Sender, target iso7816.AID) error {
 	failed := 0
@@ -105,8 +130,8 @@ func (p *Provisioner) authenticate(ctx context.Context, s *Session, plain iso781
 	if failed >= maxFailures && !p.RetryAfterFailures {
 		return fmt.Errorf("%w: %d times in a row", ErrTooManyFailures, failed)
 	}
-	pending, err := scp.Initialize(ctx, plain, scp.HostOptions{
-		KeyVersion: p.SecurityDomainKey.Version, Level: p.CardProfile.Level, Rand: p.Rand,
+	pending, err := globalplatform.Connect(ctx, plain, p.CardProfile, scp.HostOptions{
+		KeyVersion: p.SecurityDomainKey.Version, Rand: p.Rand,
 	})
 	if err != nil {
 		return err

@@ -2,6 +2,7 @@ package provisioner
 
 import (
 	"context"
+	"errors"
 
 	"github.com/freearea/freearea/applets"
 	"github.com/freearea/freearea/globalplatform"
@@ -59,24 +60,22 @@ func (p *Provisioner) personalize(plan *Plan, setPIN bool) Step {
 		Name: StepPersonalize, Key: p.SecurityDomainKey, Commands: []string{"INSTALL [for personalization]", "STORE DATA"},
 		build: func(ctx context.Context, s *Session) ([]globalplatform.Commander, error) {
 			c, err := p.content(ctx, d, plan.number, plan.data)
-			defer erase(c)
+			defer erase(&c)
 			if err != nil {
 				return nil, err
 			}
-			plan.tag = c.Tag
+			plan.holds(c)
 			if setPIN {
-				reference, err := applets.NewPIN(d.subject.PIN.Reveal())
-				if err != nil {
+				if c.PIN, err = d.Manifest.PINSetting(d.subject); err != nil {
 					return nil, err
 				}
-				policy := d.Manifest.PIN
-				c.PIN = &applets.PINSetting{Reference: reference, Limit: byte(policy.Tries), MustChange: policy.MustChange}
 			}
+			c.KeepPIN = d.spec.PIN && !setPIN
 			blocks, err := d.Profile.Personalization(c, s.channel.EncryptSensitive)
 			if err != nil {
 				return nil, err
 			}
-			return p.storeData(plan.Instance, blocks)
+			return p.storeData(d.Profile, plan.Instance, blocks)
 		},
 	}
 }
@@ -84,20 +83,27 @@ func (p *Provisioner) personalize(plan *Plan, setPIN bool) Step {
 // verify reads back what the card says that it holds.
 func (p *Provisioner) verify(plan *Plan) Step {
 	d := plan.desired
+	holds := func(observed applets.Observation, err error) error {
+		if err == nil && (!observed.Personalized() || observed.Tag != plan.tag) {
+			err = ErrNotVerified
+		}
+		return err
+	}
+	if _, ok := d.Profile.(applets.Observer); ok {
+		return Step{
+			Name: StepVerify, Key: p.SecurityDomainKey, Commands: []string{"SELECT"},
+			look: func(ctx context.Context, s *Session) error {
+				return holds(p.observe(ctx, s, d.Profile, plan.Instance))
+			},
+		}
+	}
 	return Step{
 		Name: StepVerify, Key: p.SecurityDomainKey, Commands: []string{"INSTALL [for personalization]", "STORE DATA"},
 		build: func(context.Context, *Session) ([]globalplatform.Commander, error) {
 			return p.observation(d.Profile, plan.Instance)
 		},
 		check: func(answer []byte) error {
-			observed, err := d.Profile.ParseObservation(answer)
-			if err != nil {
-				return err
-			}
-			if !observed.Personalized() || observed.Tag != plan.tag {
-				return ErrNotVerified
-			}
-			return nil
+			return holds(d.Profile.ParseObservation(answer))
 		},
 	}
 }
@@ -106,7 +112,7 @@ func (p *Provisioner) wipe(profile applets.Profile, instance iso7816.AID) Step {
 	return Step{
 		Name: StepWipe, Key: p.SecurityDomainKey, Commands: []string{"INSTALL [for personalization]", "STORE DATA"},
 		build: func(context.Context, *Session) ([]globalplatform.Commander, error) {
-			return p.storeData(instance, profile.Wipe())
+			return p.storeData(profile, instance, profile.Wipe())
 		},
 	}
 }
@@ -120,15 +126,34 @@ func (p *Provisioner) deleteObject(name StepName, aid iso7816.AID) Step {
 	}
 }
 
+// deleteLoadFile deletes a load file that nothing is known to use. A card
+// refuses that as long as an instance of it is there (GPCS 9.5.2), also one
+// that this Security Domain doesn't see; the load file then stays.
+func (p *Provisioner) deleteLoadFile(aid iso7816.AID) Step {
+	step := p.deleteObject(StepDeleteLoadFile, aid)
+	step.spared = func(err error) bool { return errors.Is(err, iso7816.ErrConditions) }
+	return step
+}
+
+// storeOptions says how STORE DATA is marked: as is usual on the card, unless
+// the profile knows better.
+func (p *Provisioner) storeOptions(profile applets.Profile) globalplatform.StoreOptions {
+	o := p.CardProfile.StoreData
+	if x, ok := profile.(applets.StoreFormatter); ok {
+		o.Format, o.Encryption = x.StoreFormat()
+	}
+	return o
+}
+
 // storeData is INSTALL [for personalization] and the blocks.
-func (p *Provisioner) storeData(instance iso7816.AID, blocks [][]byte) ([]globalplatform.Commander, error) {
-	return p.personalization(instance, blocks, p.CardProfile.StoreData)
+func (p *Provisioner) storeData(profile applets.Profile, instance iso7816.AID, blocks [][]byte) ([]globalplatform.Commander, error) {
+	return p.personalization(instance, blocks, p.storeOptions(profile))
 }
 
 // observation asks an instance what it holds, by STORE DATA of case 4 (GPCS
 // 11.11, P1 b1 = 1).
 func (p *Provisioner) observation(profile applets.Profile, instance iso7816.AID) ([]globalplatform.Commander, error) {
-	o := p.CardProfile.StoreData
+	o := p.storeOptions(profile)
 	o.Answer = true
 	return p.personalization(instance, [][]byte{profile.ObservationRequest()}, o)
 }

@@ -51,6 +51,9 @@ type InstallParameters struct {
 
 // Application is an instance's behaviour. The card calls it from one
 // goroutine at a time.
+//
+// The class byte of a command that it is given has no logical channel number:
+// it reads as on the basic logical channel, with 04 for secure messaging.
 type Application interface {
 	// Select handles the SELECT command that chose this instance. A status
 	// word other than 9000, 62xx and 63xx refuses the selection.
@@ -70,6 +73,16 @@ type Personalizable interface {
 	// Personalize handles one STORE DATA command after INSTALL [for
 	// personalization]. cmd is the command with secure messaging taken off.
 	Personalize(cmd iso7816.Command, channel SecureChannel) iso7816.Response
+}
+
+// MultiSelectable is offered by applications that can be selected on several
+// logical channels at once. Without it, the card refuses to select an
+// application while it, or another of the same load file, is selected on
+// another channel. Deselect then comes with the last of the channels only.
+type MultiSelectable interface {
+	// MultiSelectable says that nothing of the application depends on the
+	// channel: the card does not tell it which one a command came on.
+	MultiSelectable()
 }
 
 // Uninstaller is offered by applications that must agree to their deletion.

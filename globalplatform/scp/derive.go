@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/freearea/freearea/internal/sp800"
+	"github.com/freearea/freearea/iso7816"
 	"github.com/freearea/freearea/keys"
 )
 
@@ -12,14 +13,11 @@ import (
 const (
 	constCardCryptogram byte = 0x00
 	constHostCryptogram byte = 0x01
+	constCardChallenge  byte = 0x02
 	constENC            byte = 0x04
 	constMAC            byte = 0x06
 	constRMAC           byte = 0x07
 )
-
-// ChallengeSize is the size of a challenge of the host or the card, in bytes,
-// in mode S8.
-const ChallengeSize = 8
 
 // ErrKeySet reports static keys that SCP03 can't use: one is missing, or their
 // lengths differ (AmdD 6.1).
@@ -42,8 +40,8 @@ func (k *SessionKeys) Erase() {
 }
 
 // DeriveSessionKeys derives the session keys of SCP03 from the static ENC and
-// MAC keys and both challenges of 8 bytes (AmdD 6.2.1). The error wraps
-// [ErrKeySet].
+// MAC keys and both challenges of 8 bytes, in mode S16 of 16 (AmdD 6.2.1). The
+// error wraps [ErrKeySet].
 func DeriveSessionKeys(set keys.Set, hostChallenge, cardChallenge []byte) (SessionKeys, error) {
 	return DeriveSessionKeysLabel(Label{}, set, hostChallenge, cardChallenge)
 }
@@ -105,11 +103,24 @@ func derive(m *sp800.CMAC, label Label, constant byte, context, out []byte) {
 }
 
 // cryptogram is the card's or the host's authentication cryptogram, computed
-// with S-MAC (AmdD 6.2.2.2, 6.2.2.3).
-func cryptogram(smac *sp800.CMAC, constant byte, hostChallenge, cardChallenge []byte) (out [8]byte) {
-	var context [2 * ChallengeSize]byte
-	copy(context[:], hostChallenge)
-	copy(context[ChallengeSize:], cardChallenge)
-	derive(smac, Label{}, constant, context[:], out[:])
+// with S-MAC (AmdD 6.2.2.2, 6.2.2.3), as long as a challenge.
+func cryptogram(smac *sp800.CMAC, constant byte, hostChallenge, cardChallenge []byte) []byte {
+	var context [2 * blockSize]byte
+	out := make([]byte, len(hostChallenge))
+	derive(smac, Label{}, constant, append(append(context[:0], hostChallenge...), cardChallenge...), out)
 	return out
+}
+
+// pseudoRandomChallenge is the card's challenge that follows from its static
+// ENC key, its sequence counter and the AID of the application that opens the
+// channel (AmdD 6.2.2.1).
+func pseudoRandomChallenge(set keys.Set, counter uint32, aid iso7816.AID, size int) ([]byte, error) {
+	enc, err := sp800.New(set.ENC.Bytes())
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrKeySet, err)
+	}
+	context := append([]byte{byte(counter >> 16), byte(counter >> 8), byte(counter)}, aid.Bytes()...)
+	out := make([]byte, size)
+	derive(enc, Label{}, constCardChallenge, context, out)
+	return out, nil
 }

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 
-	"github.com/freearea/freearea/internal/sp800"
 	"github.com/freearea/freearea/iso7816"
 	"github.com/freearea/freearea/keys"
 )
@@ -37,44 +36,92 @@ var (
 	// ErrNoDEK reports that the key set has no data encryption key.
 	ErrNoDEK = errors.New("key set has no data encryption key")
 	// ErrSensitiveLength reports sensitive data that is not a multiple of 16
-	// bytes: how it is padded is for the command to say (AmdD 6.2.8).
-	ErrSensitiveLength = errors.New("sensitive data is not a multiple of 16 bytes")
+	// bytes, in SCP02 of 8: how it is padded is for the command to say (AmdD
+	// 6.2.8; GPCS E.4.7).
+	ErrSensitiveLength = errors.New("sensitive data is not a multiple of the cipher's block")
+	// ErrCardChallenge reports a card whose pseudo-random challenge is not the
+	// one that follows from its sequence counter. Nothing computed with the
+	// keys has been sent.
+	ErrCardChallenge = errors.New("the card's challenge does not follow from its sequence counter")
+	// ErrDeprecated reports secrets that were to go over a deprecated protocol
+	// ([Protocol.Deprecated]) without leave ([HostOptions.AllowDeprecated]).
+	ErrDeprecated = errors.New("keys and PINs are not sent over a deprecated secure channel protocol")
 )
 
 // HostOptions say what the host asks for.
 type HostOptions struct {
 	KeyVersion byte      // 0: the first available key set, chosen by the card
-	KeyID      byte      // P2 of INITIALIZE UPDATE, 0 for SCP03
+	KeyID      byte      // P2 of INITIALIZE UPDATE, 0 for SCP02 and SCP03
 	Level      Level     // of the session; None is authentication only
 	Rand       io.Reader // for the host's challenge; nil is crypto/rand
+	// Protocols are those that the host will speak with this card. The card
+	// says in its answer which it is; another one is refused. Nil is SCP03 in
+	// mode S8. What must be known beforehand is how long the host's challenge
+	// is: it has 16 bytes where the first one is in mode S16, and no other
+	// mode of SCP03 is taken then. Of SCP03 only that counts of "i", since
+	// the card answers it; of SCP02 it is what the session uses.
+	Protocols []Protocol
+	// AID of the application or Security Domain that opens the channel, whole.
+	// Unless it is zero, a pseudo-random challenge is checked to be the one
+	// that follows from the card's sequence counter.
+	AID iso7816.AID
+	// AllowDeprecated lets EncryptSensitive work in a session of a deprecated
+	// protocol.
+	AllowDeprecated bool
+}
+
+// protocol finds which of the allowed protocols the card answered, with "i".
+func (o HostOptions) protocol(answered KeyInformation) (Protocol, bool) {
+	if o.Protocols == nil {
+		return answered.Channel(), answered.Protocol == 3 && !answered.Channel().S16()
+	}
+	for _, p := range o.Protocols {
+		switch {
+		case p.Number != answered.Protocol:
+		case p.Number == 2:
+			return p, true
+		case p.S16() == answered.Channel().S16() && p.S16() == o.Protocols[0].S16():
+			return answered.Channel(), true
+		}
+	}
+	return Protocol{}, false
 }
 
 // Pending is a channel whose card has answered INITIALIZE UPDATE and which
 // waits for the keys.
 type Pending struct {
 	card      iso7816.Sender
-	level     Level
-	challenge [ChallengeSize]byte
+	o         HostOptions
+	challenge []byte
 	info      KeyInformation
 	used      bool
 }
 
-// Initialize sends INITIALIZE UPDATE (AmdD 7.1.1). Nothing secret is sent and
-// nothing counts as an attempt yet.
+// Initialize sends INITIALIZE UPDATE (AmdD 7.1.1; GPCS E.5.1). Nothing secret
+// is sent and nothing counts as an attempt yet.
 func Initialize(ctx context.Context, card iso7816.Sender, o HostOptions) (*Pending, error) {
-	if !o.Level.Valid() {
+	if !o.Level.Valid() && o.Level != RMAC {
 		return nil, fmt.Errorf("%w: %v", ErrLevel, o.Level)
 	}
-	p := &Pending{card: card, level: o.Level}
+	size := SCP03.challengeSize()
+	for i, p := range o.Protocols {
+		if !p.Valid() {
+			return nil, fmt.Errorf("%w: %v", ErrProtocolNotSupported, p)
+		}
+		if i == 0 {
+			size = p.challengeSize()
+		}
+	}
+	p := &Pending{card: card, o: o, challenge: make([]byte, size)}
 	source := o.Rand
 	if source == nil {
 		source = rand.Reader
 	}
-	if _, err := io.ReadFull(source, p.challenge[:]); err != nil {
+	if _, err := io.ReadFull(source, p.challenge); err != nil {
 		return nil, fmt.Errorf("host challenge: %w", err)
 	}
 	data, err := iso7816.Do(ctx, card, iso7816.Command{
-		CLA: 0x80, INS: 0x50, P1: o.KeyVersion, P2: o.KeyID, Data: p.challenge[:], Ne: iso7816.MaxShortNe,
+		CLA: 0x80, INS: 0x50, P1: o.KeyVersion, P2: o.KeyID, Data: p.challenge, Ne: iso7816.MaxShortNe,
 	})
 	if err != nil {
 		return nil, err
@@ -82,22 +129,29 @@ func Initialize(ctx context.Context, card iso7816.Sender, o HostOptions) (*Pendi
 	if p.info, err = ParseKeyInformation(data); err != nil {
 		return nil, err
 	}
+	spoken, ok := o.protocol(p.info)
+	if !ok {
+		return nil, fmt.Errorf("%w: the card answers with SCP%02X (i = %02X), which was not asked for", ErrProtocolNotSupported, p.info.Protocol, p.info.I)
+	}
+	p.info.I = spoken.I
 	if o.KeyVersion != 0 && p.info.KeyVersion != o.KeyVersion {
 		return nil, fmt.Errorf("%w: %d was asked for, the card answers with %d", ErrKeyVersion, o.KeyVersion, p.info.KeyVersion)
 	}
-	if !p.info.Supports(o.Level) {
-		return nil, fmt.Errorf("%w: level %v, but the card's i parameter is %02X", ErrLevel, o.Level, p.info.I)
+	if !spoken.Supports(o.Level) {
+		return nil, fmt.Errorf("%w: level %v in %v", ErrLevel, o.Level, spoken)
 	}
 	return p, nil
 }
 
 // KeyInformation is what the card said, unproven until Authenticate returns.
+// Of SCP02, "i" is what the host options say.
 func (p *Pending) KeyInformation() KeyInformation { return p.info }
 
 // Authenticate verifies the card's cryptogram and then sends EXTERNAL
-// AUTHENTICATE (AmdD 7.1.2). When the card has not proved its keys the error
-// wraps [ErrCardCryptogram] and nothing has been sent. The keys are copied as
-// far as needed; the caller may erase them. It can be called once.
+// AUTHENTICATE (AmdD 7.1.2; GPCS E.5.2). When the card has not proved its keys
+// the error wraps [ErrCardCryptogram] and nothing has been sent. SCP02 takes
+// the keys of the set, 16 bytes each, as double length DES keys. The keys are
+// copied as far as needed; the caller may erase them. It can be called once.
 func (p *Pending) Authenticate(ctx context.Context, set keys.Set) (*Session, error) {
 	if p.used {
 		return nil, fmt.Errorf("%w: its challenges have been used", ErrSessionOver)
@@ -106,34 +160,38 @@ func (p *Pending) Authenticate(ctx context.Context, set keys.Set) (*Session, err
 		return nil, fmt.Errorf("%w: the keys at hand are version %d, the card's %d", ErrKeyVersion, set.Version, p.info.KeyVersion)
 	}
 	p.used = true
-	k, err := DeriveSessionKeys(set, p.challenge[:], p.info.Challenge[:])
+	spoken := p.info.Channel()
+	h, err := newHandshake(spoken, set, p.challenge, p.info)
 	if err != nil {
 		return nil, err
 	}
-	defer k.Erase()
-	ch, err := newChannel(k, p.level, [sp800.Size]byte{}, 1)
-	if err != nil {
-		return nil, err
-	}
-	card := cryptogram(ch.mac, constCardCryptogram, p.challenge[:], p.info.Challenge[:])
-	if subtle.ConstantTimeCompare(card[:], p.info.Cryptogram[:]) != 1 {
+	defer h.erase()
+	if subtle.ConstantTimeCompare(h.cardCryptogram(), p.info.Cryptogram) != 1 {
 		return nil, fmt.Errorf("%w: key version %d", ErrCardCryptogram, p.info.KeyVersion)
 	}
-	host := cryptogram(ch.mac, constHostCryptogram, p.challenge[:], p.info.Challenge[:])
-	c := iso7816.Command{CLA: 0x84, INS: 0x82, P1: byte(p.level)}
-	mac := ch.commandMAC(c.CLA, c.INS, c.P1, c.P2, host[:], false)
-	ch.chaining = mac
-	c.Data = append(host[:], mac[:macSize]...)
+	if spoken.PseudoRandom() && !p.o.AID.IsZero() {
+		want, err := expectedChallenge(spoken, h, set, p.info.SequenceCounter, p.o.AID)
+		if err != nil {
+			return nil, err
+		}
+		if subtle.ConstantTimeCompare(want, p.info.Challenge) != 1 {
+			return nil, fmt.Errorf("%w: %06X, application %v", ErrCardChallenge, p.info.SequenceCounter, p.o.AID)
+		}
+	}
+	c := iso7816.Command{CLA: 0x84, INS: 0x82, P1: byte(p.o.Level), Data: h.hostCryptogram()}
+	mac := h.mac(c)
+	c.Data = append(c.Data, mac[:spoken.macSize()]...)
 	if _, err := iso7816.Do(ctx, p.card, c); err != nil {
 		return nil, err
 	}
-	s := &Session{card: p.card, ch: ch, level: p.level, info: p.info}
-	if !set.DEK.IsZero() {
-		if s.dek, err = keys.NewKey(set.DEK.Bytes()); err != nil {
-			return nil, err
-		}
+	ch, err := h.open(p.o.Level, mac)
+	if err != nil {
+		return nil, err
 	}
-	return s, nil
+	return &Session{
+		card: p.card, ch: ch, protocol: spoken, level: p.o.Level, info: p.info,
+		sensitive: p.o.AllowDeprecated || !spoken.Deprecated(),
+	}, nil
 }
 
 // Open is Initialize and Authenticate with keys known beforehand. A set whose
@@ -149,7 +207,7 @@ func Open(ctx context.Context, card iso7816.Sender, set keys.Set, o HostOptions)
 	return p.Authenticate(ctx, set)
 }
 
-// ResumeHost returns a session that begins with a given state, for protocols
+// ResumeHost returns a session of SCP03, mode S8, that begins with a given state, for protocols
 // that end where an SCP03 session begins. chaining is the MAC chaining value,
 // counter the encryption counter that the next command uses (1 is the first
 // after authentication). Such a session has no DEK and no key information.
@@ -159,33 +217,46 @@ func ResumeHost(card iso7816.Sender, k SessionKeys, level Level, chaining [16]by
 	if !level.Valid() {
 		panic(fmt.Sprintf("scp: level %v", level))
 	}
-	ch, err := newChannel(k, level, chaining, counter)
+	ch, err := newChannel(SCP03, k, level, chaining, counter)
 	if err != nil {
 		panic("scp: " + err.Error())
 	}
-	return &Session{card: card, ch: ch, level: level}
+	return &Session{card: card, ch: ch, protocol: SCP03, level: level, sensitive: true}
 }
 
-// Session is the host's side of an SCP03 session. It is an [iso7816.Sender]
-// for commands in the clear form. It is not safe for concurrent use: the
-// order of commands is part of the protection.
+// Channel is what a session offers to those who send through it. [*Session] is
+// one, whichever protocol it speaks; tests and other secure channels may be
+// others.
+type Channel interface {
+	iso7816.Sender
+	Level() Level
+	MaxData() int
+	EncryptSensitive(data []byte) ([]byte, error)
+	KeyInformation() KeyInformation
+	Close()
+}
+
+// Session is the host's side of a session of SCP03 or SCP02. It is an
+// [iso7816.Sender] for commands in the clear form. It is not safe for
+// concurrent use: the order of commands is part of the protection.
 type Session struct {
-	card  iso7816.Sender
-	ch    *channel // nil when over
-	level Level
-	info  KeyInformation
-	dek   keys.Key
-	over  error // why, after the session ended by itself
+	card      iso7816.Sender
+	ch        coding // nil when over
+	protocol  Protocol
+	level     Level
+	info      KeyInformation
+	sensitive bool  // EncryptSensitive is allowed
+	over      error // why, after the session ended by itself
 }
 
-var _ iso7816.Sender = (*Session)(nil)
+var _ Channel = (*Session)(nil)
 
 // String says what session this is, and nothing of its keys.
 func (s *Session) String() string {
 	if s.ch == nil {
-		return "closed SCP03 session"
+		return fmt.Sprintf("closed SCP%02X session", s.protocol.Number)
 	}
-	return fmt.Sprintf("SCP03 session at level %v, key version %d", s.level, s.info.KeyVersion)
+	return fmt.Sprintf("SCP%02X session at level %v, key version %d", s.protocol.Number, s.level, s.info.KeyVersion)
 }
 
 // GoString is String.
@@ -198,13 +269,20 @@ func (s *Session) Level() Level { return s.level }
 // version is proven, its diversification data is what the card said.
 func (s *Session) KeyInformation() KeyInformation { return s.info }
 
-// MaxData is how many bytes of data one short command takes; see
-// [Level.MaxData].
-func (s *Session) MaxData() int { return s.level.MaxData() }
+// Protocol is the session's protocol with its options.
+func (s *Session) Protocol() Protocol { return s.protocol }
 
-// MaxResponse is how many bytes of data one short response takes; see
-// [Level.MaxResponse].
-func (s *Session) MaxResponse() int { return s.level.MaxResponse() }
+// AllowsSensitive reports whether EncryptSensitive works: not in a deprecated
+// protocol, unless the host's options gave leave.
+func (s *Session) AllowsSensitive() bool { return s.sensitive }
+
+// MaxData is how many bytes of data one short command takes: 247 with a C-MAC,
+// 239 with encryption, in mode S16 239 and 223.
+func (s *Session) MaxData() int { return s.protocol.maxData(s.level) }
+
+// MaxResponse is how many bytes of data one short response takes: 248 with an
+// R-MAC, 239 with encryption, in mode S16 240 and 223.
+func (s *Session) MaxResponse() int { return s.protocol.plainNe(s.level, 256) }
 
 // Send protects the command, sends it, verifies and unprotects the response.
 //
@@ -214,25 +292,87 @@ func (s *Session) MaxResponse() int { return s.level.MaxResponse() }
 // (as GPCS E.4.5 says for SCP02).
 //
 // Data longer than MaxData wraps [ErrTooLong], unless the command says that
-// it is Extended. A response whose R-MAC or padding is wrong wraps
-// [ErrResponseMAC]; that, and any failure to get a response, ends the session:
-// the card's state is then unknown. A response with an error status word
-// carries no MAC (AmdD 6.2.5), so it proves nothing, and its data, if any, is
-// dropped at levels with R-MAC.
+// it is Extended; see SendChained too. A response whose R-MAC or padding is
+// wrong wraps [ErrResponseMAC]; that, and any failure to get a response, ends
+// the session: the card's state is then unknown. A response with an error
+// status word carries no MAC in SCP03 (AmdD 6.2.5), so it proves nothing, and
+// its data, if any, is dropped at levels with R-MAC. In SCP02 an R-MAC is
+// verified where there is one.
 func (s *Session) Send(ctx context.Context, c iso7816.Command) (iso7816.Response, error) {
-	if s.ch == nil {
-		if s.over != nil {
-			return iso7816.Response{}, fmt.Errorf("%w after an error: %w", ErrSessionOver, s.over)
-		}
-		return iso7816.Response{}, ErrSessionOver
+	limit := iso7816.MaxShortData
+	if c.Extended {
+		limit = iso7816.MaxExtendedData
 	}
-	protected, err := s.protect(c)
+	protected, err := s.protect(c, limit)
 	if err != nil {
 		return iso7816.Response{}, err
 	}
+	return s.receive(ctx, c, protected)
+}
+
+// SendChained is Send for a command that need not fit: what is longer once
+// protected goes out as a sequence of short commands, all but the last with
+// P1.b8 set (GPCS 11.1.5.1). DELETE, INSTALL and PUT KEY can be sent so, with
+// P1.b8 clear. A card that refuses one of the first commands has ended the
+// sequence; its answer is returned, and the session is over, since the C-MAC
+// of the sequence has not reached the card.
+func (s *Session) SendChained(ctx context.Context, c iso7816.Command) (iso7816.Response, error) {
+	protected, err := s.protect(c, iso7816.MaxExtendedData)
+	if err != nil {
+		return iso7816.Response{}, err
+	}
+	data := protected.Data
+	for len(data) > iso7816.MaxShortData {
+		part := protected
+		part.P1, part.Data, part.Ne = part.P1|0x80, data[:iso7816.MaxShortData], 0
+		r, err := s.card.Send(ctx, part)
+		switch {
+		case err != nil:
+		case r.SW != iso7816.OK:
+			s.over = r.Err(c)
+			s.end()
+			return iso7816.Response{SW: r.SW}, nil
+		case len(r.Data) > 0:
+			err = fmt.Errorf("%s: %w: %d bytes of data amid a chained command", iso7816.InstructionName(c.CLA, c.INS), iso7816.ErrProtocol, len(r.Data))
+		}
+		if err != nil {
+			s.over = err
+			s.end()
+			return iso7816.Response{}, err
+		}
+		data = data[iso7816.MaxShortData:]
+	}
+	protected.Data = data
+	return s.receive(ctx, c, protected)
+}
+
+// protect builds the command that goes over the wire and moves the state on.
+// The state is as before when it fails.
+func (s *Session) protect(c iso7816.Command, limit int) (iso7816.Command, error) {
+	if s.ch == nil {
+		if s.over != nil {
+			return iso7816.Command{}, fmt.Errorf("%w after an error: %w", ErrSessionOver, s.over)
+		}
+		return iso7816.Command{}, ErrSessionOver
+	}
+	size := len(c.Data)
+	if s.level.HasCMAC() {
+		if s.level.HasCDecryption() && size > 0 {
+			size = (size/s.protocol.block() + 1) * s.protocol.block()
+		}
+		if size += s.protocol.macSize(); size > limit {
+			return iso7816.Command{}, fmt.Errorf("%s: %w: %d bytes, %d at most at level %v",
+				iso7816.InstructionName(c.CLA, c.INS), ErrTooLong, len(c.Data), s.MaxData(), s.level)
+		}
+	}
+	return s.ch.protect(c), nil
+}
+
+// receive sends a protected command and unprotects its response.
+func (s *Session) receive(ctx context.Context, c, protected iso7816.Command) (iso7816.Response, error) {
 	r, err := s.card.Send(ctx, protected)
 	if err == nil {
-		r, err = s.unprotect(r)
+		r, err = s.ch.unprotect(r)
 		if err != nil {
 			err = fmt.Errorf("%s: %w", iso7816.InstructionName(c.CLA, c.INS), err)
 		}
@@ -245,112 +385,30 @@ func (s *Session) Send(ctx context.Context, c iso7816.Command) (iso7816.Response
 	return r, nil
 }
 
-// protect builds the command that goes over the wire and moves the state on.
-// The state is as before when it fails.
-func (s *Session) protect(c iso7816.Command) (iso7816.Command, error) {
-	ch := s.ch
-	if !s.level.HasCMAC() {
-		return c, nil
-	}
-	size := len(c.Data)
-	if s.level.HasCDecryption() && size > 0 {
-		size = paddedSize(size)
-	}
-	size += macSize
-	limit := iso7816.MaxShortData
-	if c.Extended {
-		limit = iso7816.MaxExtendedData
-	}
-	if size > limit {
-		return iso7816.Command{}, fmt.Errorf("%s: %w: %d bytes, %d at most at level %v",
-			iso7816.InstructionName(c.CLA, c.INS), ErrTooLong, len(c.Data), s.level.MaxData(), s.level)
-	}
-	out := iso7816.Command{CLA: secureClass(c.CLA), INS: c.INS, P1: c.P1, P2: c.P2, Extended: c.Extended}
-	if s.level.HasRMAC() {
-		out.Ne = iso7816.MaxShortNe
-		if c.Ne > 0 {
-			most := iso7816.MaxShortNe
-			if c.Extended || c.Ne > most {
-				most = iso7816.MaxExtendedNe
-			}
-			out.Ne = min(s.level.protectedNe(c.Ne), most)
-		}
-	} else {
-		out.Ne = c.Ne
-	}
-	ch.count()
-	data := make([]byte, 0, size)
-	if s.level.HasCDecryption() && len(c.Data) > 0 {
-		data = appendPadded(data, c.Data)
-		ch.icv(false)
-		encryptCBC(ch.enc, &ch.iv, data)
-	} else {
-		data = append(data, c.Data...)
-	}
-	mac := ch.commandMAC(c.CLA, c.INS, c.P1, c.P2, data, out.Extended || out.Ne > iso7816.MaxShortNe)
-	ch.chaining = mac
-	out.Data = append(data, mac[:macSize]...)
-	return out, nil
-}
-
-// unprotect verifies a response and returns what the card meant.
-func (s *Session) unprotect(r iso7816.Response) (iso7816.Response, error) {
-	if !s.level.HasRMAC() {
-		return r, nil
-	}
-	if !protects(r.SW) {
-		return iso7816.Response{SW: r.SW}, nil
-	}
-	n := len(r.Data) - macSize
-	if n < 0 {
-		return iso7816.Response{}, fmt.Errorf("%w: %d bytes of data with %v", ErrResponseMAC, len(r.Data), r.SW)
-	}
-	data := r.Data[:n:n]
-	mac := s.ch.responseMAC(data, r.SW)
-	if subtle.ConstantTimeCompare(mac[:macSize], r.Data[n:]) != 1 {
-		return iso7816.Response{}, ErrResponseMAC
-	}
-	if !s.level.HasREncryption() || n == 0 {
-		return iso7816.Response{Data: data, SW: r.SW}, nil
-	}
-	plain, ok := s.ch.decrypt(data, true)
-	if !ok {
-		return iso7816.Response{}, fmt.Errorf("%w: encrypted data of %d bytes is not padded", ErrResponseMAC, n)
-	}
-	return iso7816.Response{Data: plain, SW: r.SW}, nil
-}
-
-// decrypt returns the plain data of a command or a response; false where the
-// length or the padding is wrong, or where nothing but padding was encrypted
-// (AmdD 6.2.6, 6.2.7: no data, no encryption).
-func (c *channel) decrypt(data []byte, response bool) ([]byte, bool) {
-	if len(data)%blockSize != 0 {
-		return nil, false
-	}
-	plain := append([]byte(nil), data...)
-	c.icv(response)
-	decryptCBC(c.enc, &c.iv, plain)
-	plain, ok := unpad(plain)
-	return plain, ok && len(plain) > 0
-}
-
-// EncryptSensitive encrypts under the static DEK (AES-CBC, zero ICV; AmdD
-// 6.2.8). The data is a multiple of 16 bytes: keys of 24 bytes and other data
-// are padded by the caller as the command in question says.
+// EncryptSensitive encrypts keys and PINs for the card: in SCP03 under the
+// static DEK (AES-CBC, zero ICV; AmdD 6.2.8), data of a multiple of 16 bytes;
+// in SCP02 under the session's (triple DES, ECB; GPCS E.4.7), a multiple of 8.
+// Keys of other sizes and other data are padded by the caller as the command
+// in question says. In a deprecated protocol it refuses with [ErrDeprecated],
+// unless [HostOptions.AllowDeprecated] gave leave.
 func (s *Session) EncryptSensitive(data []byte) ([]byte, error) {
 	if s.ch == nil {
 		return nil, ErrSessionOver
 	}
-	return sensitive(s.dek, data, encryptCBC)
+	if !s.sensitive {
+		return nil, fmt.Errorf("%w (%v)", ErrDeprecated, s.protocol)
+	}
+	return s.ch.encryptSensitive(data)
 }
 
 // Close ends the session on this side and erases its keys as far as Go
-// allows: expanded AES keys inside crypto/aes are only let go. The card ends
-// its side with the next SELECT, INITIALIZE UPDATE or loss of power.
+// allows: expanded keys inside crypto/aes and crypto/des are only let go. The
+// card ends its side with the next SELECT, INITIALIZE UPDATE or loss of power.
 func (s *Session) Close() { s.end() }
 
 func (s *Session) end() {
+	if s.ch != nil {
+		s.ch.erase()
+	}
 	s.ch = nil
-	s.dek.Erase()
-	s.dek = keys.Key{}
 }

@@ -3,10 +3,11 @@ package scp
 import "fmt"
 
 // Level is a security level as P1 of EXTERNAL AUTHENTICATE writes it
-// (AmdD table 7-3).
+// (AmdD table 7-3; GPCS table E-11).
 type Level byte
 
-// The security levels. Every other value is invalid.
+// The security levels. Every other value is invalid. SCP02 has those without
+// R-ENCRYPTION, and R-MAC alone.
 const (
 	None        Level = 0x00 // authentication only, no secure messaging
 	CMAC        Level = 0x01 // commands carry a MAC
@@ -14,6 +15,8 @@ const (
 	CMACRMAC    Level = 0x11 // commands and responses carry a MAC
 	CDecRMAC    Level = 0x13 // as CDecryption, and responses carry a MAC
 	Full        Level = 0x33 // commands and responses are encrypted and carry a MAC
+
+	RMAC Level = 0x10 // responses carry a MAC; in SCP02 only
 )
 
 const (
@@ -23,7 +26,8 @@ const (
 	bitREncryption = 0x20
 )
 
-// Valid reports whether l is one of the levels of AmdD table 7-3.
+// Valid reports whether l is one of the levels of AmdD table 7-3, which SCP03
+// has.
 func (l Level) Valid() bool {
 	switch l {
 	case None, CMAC, CDecryption, CMACRMAC, CDecRMAC, Full:
@@ -49,43 +53,14 @@ func (l Level) Covers(other Level) bool { return l&other == other }
 
 // MaxData returns how many bytes of command data fit into one short command
 // at this level: 255, 247 with a C-MAC, 239 with encryption, whose padding
-// takes at least one byte of a block (GPCS 11.1.5; AmdD 6.2.4, 6.2.6).
-func (l Level) MaxData() int {
-	switch {
-	case l.HasCDecryption():
-		return (255-macSize)/blockSize*blockSize - 1
-	case l.HasCMAC():
-		return 255 - macSize
-	}
-	return 255
-}
+// takes at least one byte of a block (GPCS 11.1.5; AmdD 6.2.4, 6.2.6). In mode
+// S16 they are fewer: a session knows.
+func (l Level) MaxData() int { return SCP03.maxData(l) }
 
 // MaxResponse returns how many bytes of response data fit into one short
-// response at this level: 256, 248 with an R-MAC, 239 with encryption.
-func (l Level) MaxResponse() int { return l.plainNe(256) }
-
-// plainNe returns the longest response data that fits, protected, into ne
-// bytes.
-func (l Level) plainNe(ne int) int {
-	switch {
-	case l.HasREncryption():
-		return max((ne-macSize)/blockSize*blockSize-1, 0)
-	case l.HasRMAC():
-		return max(ne-macSize, 0)
-	}
-	return ne
-}
-
-// protectedNe returns the length of response data of n bytes once protected.
-func (l Level) protectedNe(n int) int {
-	if l.HasREncryption() && n > 0 {
-		n = paddedSize(n)
-	}
-	if l.HasRMAC() {
-		n += macSize
-	}
-	return n
-}
+// response at this level: 256, 248 with an R-MAC, 239 with encryption. In
+// mode S16 they are fewer: a session knows.
+func (l Level) MaxResponse() int { return SCP03.plainNe(l, 256) }
 
 func (l Level) String() string {
 	switch l {
@@ -99,6 +74,8 @@ func (l Level) String() string {
 		return "11 (C-MAC, R-MAC)"
 	case CDecRMAC:
 		return "13 (C-DECRYPTION, C-MAC, R-MAC)"
+	case RMAC:
+		return "10 (R-MAC)"
 	case Full:
 		return "33 (C-DECRYPTION, R-ENCRYPTION, C-MAC, R-MAC)"
 	}

@@ -275,7 +275,10 @@ func TestAuthenticateOnce(t *testing.T) {
 }
 
 func TestOpenRefuses(t *testing.T) {
-	info := scp.KeyInformation{KeyVersion: 1, Protocol: 3, I: 0x60}
+	info := scp.KeyInformation{KeyVersion: 1, Protocol: 3, I: 0x60, Challenge: make([]byte, 8), Cryptogram: make([]byte, 8)}
+	info02 := scp.KeyInformation{KeyVersion: 1, Protocol: 2, Challenge: make([]byte, 6), Cryptogram: make([]byte, 8)}
+	info16 := scp.KeyInformation{KeyVersion: 1, Protocol: 3, I: 0x61, Challenge: make([]byte, 16), Cryptogram: make([]byte, 16)}
+	only := func(p ...scp.Protocol) scp.HostOptions { return scp.HostOptions{Protocols: p} }
 	with := func(f func(*scp.KeyInformation)) scp.KeyInformation { k := info; f(&k); return k }
 	for name, x := range map[string]struct {
 		answer []byte
@@ -287,8 +290,20 @@ func TestOpenRefuses(t *testing.T) {
 		"no R-MAC":         {with(func(k *scp.KeyInformation) { k.I = 0 }).Encode(), scp.HostOptions{Level: scp.CMACRMAC}, scp.ErrLevel},
 		"no R-ENCRYPTION":  {with(func(k *scp.KeyInformation) { k.I = 0x20 }).Encode(), scp.HostOptions{Level: scp.Full}, scp.ErrLevel},
 		"no such level":    {info.Encode(), scp.HostOptions{Level: 0x23}, scp.ErrLevel},
-		"SCP02":            {with(func(k *scp.KeyInformation) { k.Protocol = 2 }).Encode(), scp.HostOptions{}, scp.ErrProtocolNotSupported},
-		"S16":              {append(with(func(k *scp.KeyInformation) { k.I = 0x61 }).Encode(), make([]byte, 16)...), scp.HostOptions{}, scp.ErrProtocolNotSupported},
+		"SCP02":            {info02.Encode(), scp.HostOptions{}, scp.ErrProtocolNotSupported},
+		"SCP02 only":       {info.Encode(), only(scp.SCP02), scp.ErrProtocolNotSupported},
+		"SCP02, 29 bytes":  {append(info02.Encode(), 0), only(scp.SCP02), scp.ErrMalformedKeyInformation},
+		"SCP02, no proof":  {info02.Encode(), only(scp.SCP03, scp.SCP02), scp.ErrCardCryptogram},
+		"SCP02, no R-MAC":  {info02.Encode(), scp.HostOptions{Level: scp.CMACRMAC, Protocols: []scp.Protocol{scp.SCP02}}, scp.ErrLevel},
+		"SCP02, no R-ENC":  {info02.Encode(), scp.HostOptions{Level: scp.Full, Protocols: []scp.Protocol{{Number: 2, I: 0x75}}}, scp.ErrLevel},
+		"SCP03, R-MAC":     {info.Encode(), scp.HostOptions{Level: scp.RMAC}, scp.ErrLevel},
+		"SCP01":            {with(func(k *scp.KeyInformation) { k.Protocol = 1 }).Encode(), scp.HostOptions{}, scp.ErrProtocolNotSupported},
+		"S16":              {info16.Encode(), scp.HostOptions{}, scp.ErrProtocolNotSupported},
+		"S8 after S16":     {info.Encode(), only(scp.SCP03S16, scp.SCP03), scp.ErrProtocolNotSupported},
+		"S16, no proof":    {info16.Encode(), only(scp.SCP03S16), scp.ErrCardCryptogram},
+		"S16, short":       {info16.Encode()[:44], only(scp.SCP03S16), scp.ErrMalformedKeyInformation},
+		"i = 40":           {with(func(k *scp.KeyInformation) { k.I = 0x40 }).Encode(), scp.HostOptions{}, scp.ErrProtocolNotSupported},
+		"i = 64":           {with(func(k *scp.KeyInformation) { k.I = 0x64 }).Encode(), scp.HostOptions{}, scp.ErrProtocolNotSupported},
 		"one byte more":    {append(info.Encode(), 0), scp.HostOptions{}, scp.ErrMalformedKeyInformation},
 		"one byte less":    {info.Encode()[:28], scp.HostOptions{}, scp.ErrMalformedKeyInformation},
 		"nothing":          {nil, scp.HostOptions{}, scp.ErrMalformedKeyInformation},

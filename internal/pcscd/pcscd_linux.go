@@ -43,6 +43,11 @@ type Options struct {
 	Readers int
 	// Name begins the readers' names; "Freearea" when empty.
 	Name string
+	// Waiting makes the readers wait for cards, as the driver does where nobody
+	// configured it, instead of dialling them: a card connects to Reader.Addr,
+	// and Listen and Relay have no effect. The driver is the machine's,
+	// unchanged, and waits on every address of the machine.
+	Waiting bool
 	// Debug makes the log show everything, APDUs included. It slows the daemon down.
 	Debug bool
 }
@@ -376,7 +381,7 @@ func virtualReaders(t testing.TB, inst *installation, o Options, dir string) (re
 		return nil, "", err
 	}
 	driver, err := os.ReadFile(inst.driver)
-	if err == nil {
+	if err == nil && !o.Waiting {
 		driver, err = mended(driver)
 	}
 	if err != nil {
@@ -394,13 +399,22 @@ func virtualReaders(t testing.TB, inst *installation, o Options, dir string) (re
 			return nil, "", err
 		}
 		name := o.Name + " " + strconv.Itoa(n)
-		entry := fmt.Sprintf("FRIENDLYNAME %q\nDEVICENAME 127.0.0.1:%d\nLIBPATH %s\nCHANNELID %d\n", name, port, lib, port)
+		host := "127.0.0.1"
+		if o.Waiting {
+			host = "/dev/null" // how the driver is told to wait
+		}
+		entry := fmt.Sprintf("FRIENDLYNAME %q\nDEVICENAME %s:%d\nLIBPATH %s\nCHANNELID %d\n", name, host, port, lib, port)
 		if err := os.WriteFile(filepath.Join(config, fmt.Sprintf("reader%02d", n)), []byte(entry), 0o644); err != nil {
 			return nil, "", err
 		}
 		for slot, l := range listeners {
 			r := newReader(fmt.Sprintf("%s 00 %02X", name, slot), l)
-			t.Cleanup(r.close)
+			if o.Waiting {
+				r.close() // the port is the driver's from now on
+				close(r.seen)
+			} else {
+				t.Cleanup(r.close)
+			}
 			readers = append(readers, r)
 		}
 	}

@@ -1,9 +1,11 @@
 package pcscd
 
 import (
-	"io"
+	"context"
+	"fmt"
 	"net"
 	"sync"
+	"syscall"
 )
 
 // Reader is a virtual reader of a daemon. The daemon dials it several times a
@@ -18,12 +20,13 @@ type Reader struct {
 	seen     chan struct{} // closed when the daemon dials for the first time
 	ended    chan struct{}
 
-	mu   sync.Mutex
-	card *cardListener // nil: no card
+	mu     sync.Mutex
+	card   *cardListener // nil: no card
+	missed chan struct{} // closed, and replaced, when the daemon finds no card
 }
 
 func newReader(name string, l net.Listener) *Reader {
-	r := &Reader{Name: name, Addr: l.Addr().String(), listener: l, seen: make(chan struct{}), ended: make(chan struct{})}
+	r := &Reader{Name: name, Addr: l.Addr().String(), listener: l, seen: make(chan struct{}), ended: make(chan struct{}), missed: make(chan struct{})}
 	go r.accept()
 	return r
 }
@@ -44,8 +47,33 @@ func (r *Reader) accept() {
 		r.mu.Unlock()
 		if card == nil || !card.take(conn) {
 			conn.Close()
+			r.mu.Lock()
+			close(r.missed)
+			r.missed = make(chan struct{})
+			r.mu.Unlock()
 		}
 	}
+}
+
+// Emptied waits until the daemon itself has found the reader empty: it dials
+// in vain, and again, which it does when it has drawn its conclusions. That a
+// client is told of an empty reader is not enough. When the daemon can't reset
+// a card that was torn out, at the end of an exclusive connection, it says so
+// at once; but if another card is in by the time of its next look, it has not
+// seen the first one go nor the second one come, and shows an empty reader
+// until that one is taken out.
+func (r *Reader) Emptied(ctx context.Context) error {
+	for range 2 {
+		r.mu.Lock()
+		missed := r.missed
+		r.mu.Unlock()
+		select {
+		case <-missed:
+		case <-ctx.Done():
+			return fmt.Errorf("the daemon has not looked into the empty reader %q: %w", r.Name, ctx.Err())
+		}
+	}
+	return nil
 }
 
 // Listen puts a card into the reader: the connections that the daemon makes
@@ -66,8 +94,9 @@ func (r *Reader) Listen() net.Listener {
 
 // Relay puts a card of another process into the reader: each connection that
 // the daemon makes is passed on to addr, where that process listens. Until it
-// does, the reader is empty. The returned function takes the card out. (The process can't listen on Addr itself: the driver takes a refused
-// connection for one that it has.)
+// does, the reader is empty. The returned function takes the card out. (The
+// process can't listen on Addr itself: the driver takes a refused connection
+// for one that it has.)
 func (r *Reader) Relay(addr string) (remove func()) {
 	l := r.Listen()
 	done := make(chan struct{})
@@ -90,7 +119,7 @@ func (r *Reader) Relay(addr string) (remove func()) {
 			conns[in], conns[out] = true, true
 			mu.Unlock()
 			pass := func(to, from net.Conn) {
-				io.Copy(to, from)
+				copyAtOnce(to, from)
 				to.Close()
 				from.Close()
 				mu.Lock()
@@ -111,6 +140,32 @@ func (r *Reader) Relay(addr string) (remove func()) {
 		}
 		mu.Unlock()
 		wg.Wait()
+	}
+}
+
+// copyAtOnce copies from one connection to another until either ends, and
+// acknowledges at once what comes: the driver sends a message in two parts and
+// waits with the second for the acknowledgement of the first, which the system
+// would put off by 40 ms.
+func copyAtOnce(to, from net.Conn) {
+	raw, err := from.(*net.TCPConn).SyscallConn()
+	if err != nil {
+		return
+	}
+	buf := make([]byte, 1<<16)
+	for {
+		n, err := from.Read(buf)
+		if n > 0 {
+			raw.Control(func(fd uintptr) {
+				syscall.SetsockoptInt(int(fd), syscall.IPPROTO_TCP, syscall.TCP_QUICKACK, 1)
+			})
+			if _, err := to.Write(buf[:n]); err != nil {
+				return
+			}
+		}
+		if err != nil {
+			return
+		}
 	}
 }
 

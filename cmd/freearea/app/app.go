@@ -18,15 +18,19 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"slices"
 	"syscall"
 	"time"
 
 	"github.com/urfave/cli/v2"
 
 	"github.com/freearea/freearea/applets"
+	filesoncard "github.com/freearea/freearea/applets/files/oncard"
 	appletsoncard "github.com/freearea/freearea/applets/oncard"
 	"github.com/freearea/freearea/cmd/freearea/internal/msg"
 	"github.com/freearea/freearea/emulator/oncard"
+	"github.com/freearea/freearea/keys/file"
+	"github.com/freearea/freearea/manifest"
 )
 
 // Version is the toolkit's version.
@@ -49,6 +53,16 @@ type Options struct {
 	Rand           io.Reader
 	Profiles       applets.Profiles // application profiles by name
 	Linker         oncard.Linker    // what emulated cards can execute
+	// KeystoreCost is what guessing the passphrase of a new keystore costs;
+	// zero is the default. A smaller one is for tests.
+	KeystoreCost file.Cost
+}
+
+// Linker returns what emulated cards execute unless [Options] say otherwise:
+// the base applications and the file application. A binary with applications
+// of its own asks both, with [oncard.Linkers].
+func Linker() oncard.Linker {
+	return oncard.Linkers{appletsoncard.Linker{}, filesoncard.Linker{}}
 }
 
 func (o Options) withDefaults() Options {
@@ -77,7 +91,7 @@ func (o Options) withDefaults() Options {
 		o.Profiles = applets.Base()
 	}
 	if o.Linker == nil {
-		o.Linker = appletsoncard.Linker{}
+		o.Linker = Linker()
 	}
 	return o
 }
@@ -96,7 +110,9 @@ func Run(ctx context.Context, o Options) int {
 	o = o.withDefaults()
 	p := &program{Options: o, lang: languageOf(o)}
 	app := p.cli()
-	err := app.RunContext(ctx, arrange(app, o.Args))
+	var args []string
+	args, p.command = arrange(app, o.Args)
+	err := app.RunContext(ctx, args)
 	if err == nil {
 		return 0
 	}
@@ -122,6 +138,8 @@ type program struct {
 	Options
 	lang msg.Lang
 	site site
+	// command is what the arguments ask for; without Name, nothing yet.
+	command chosen
 }
 
 // printf writes a line for people to standard output.
@@ -175,7 +193,6 @@ func (p *program) cli() *cli.App {
 			p.emulateCommand(),
 			p.demoCommand(),
 		},
-		CommandNotFound: func(c *cli.Context, name string) {},
 	}
 	app.Action = func(c *cli.Context) error {
 		if c.Args().Present() {
@@ -183,7 +200,31 @@ func (p *program) cli() *cli.App {
 		}
 		return cli.ShowAppHelp(c)
 	}
+	settle(app.Flags)
+	p.settle(app.Commands)
 	return app
+}
+
+// settle gives every command what the library does not hand down: how wrong
+// flags are answered, and no hidden command "help", which would take a key or
+// a file of that name for itself.
+func (p *program) settle(commands []*cli.Command) {
+	for _, c := range commands {
+		c.OnUsageError = p.onUsageError
+		c.HideHelpCommand = true
+		settle(c.Flags)
+		p.settle(c.Subcommands)
+	}
+}
+
+// settle keeps zero values out of the help: what happens without a flag is
+// told in its text.
+func settle(flags []cli.Flag) {
+	for _, f := range flags {
+		if b, ok := f.(*cli.BoolFlag); ok {
+			b.DisableDefaultText = true
+		}
+	}
 }
 
 func version() string {
@@ -210,18 +251,22 @@ func (p *program) before(c *cli.Context) error {
 		s.Ledger = c.String("ledger")
 	}
 	p.site = s
-	if c.IsSet("lang") {
+	switch {
+	case c.IsSet("lang"):
 		if _, ok := msg.Parse(c.String("lang")); !ok {
 			return usagef(msg.Of("--lang %s: ja or en", "--lang %s: ja または en を指定してください"), c.String("lang"))
 		}
-		return nil
-	}
-	if s.Language != "" {
+	case s.Language != "":
 		l, ok := msg.Parse(s.Language)
 		if !ok {
 			return fmt.Errorf("%s: language %q: ja or en", s.path, s.Language)
 		}
 		p.lang = l
 	}
-	return nil
+	if s.Profiles == "" {
+		return nil
+	}
+	own, err := manifest.LoadProfiles(s.Profiles, p.Profiles)
+	p.Profiles = slices.Concat(p.Profiles, own)
+	return err
 }

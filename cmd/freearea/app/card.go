@@ -4,12 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"iter"
 	"os"
 	"strings"
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/freearea/freearea/applets"
+	"github.com/freearea/freearea/applets/files"
 	"github.com/freearea/freearea/cmd/freearea/internal/msg"
 	"github.com/freearea/freearea/emulator"
 	"github.com/freearea/freearea/iso7816"
@@ -21,6 +24,23 @@ func (p *program) cardFlag() cli.Flag {
 	return &cli.StringFlag{Name: "card", Usage: p.lang.T(msg.Of(
 		"the card: `pcsc:NAME` (or pcsc: for the only slot) or image:FILE",
 		"カード: `pcsc:スロット名`(スロットが1つなら pcsc:)または image:ファイル"))}
+}
+
+// cutFlag rehearses a torn card in the commands that use one.
+func (p *program) cutFlag() cli.Flag {
+	return &cli.StringFlag{Name: "cut", Usage: p.lang.T(msg.Of(
+		"image only, to rehearse a torn card: take the power away once, `WHEN` is before:N, after:N or write:N:K",
+		"イメージのみ、途中で離れたカードの練習用: 一度だけ電源を断つ `WHEN`: before:N、after:N、write:N:K"))}
+}
+
+// cut is what --cut says; without it the zero Cut, which never comes.
+func cut(c *cli.Context) (cut emulator.Cut, err error) {
+	if s := c.String("cut"); s != "" {
+		if cut, err = emulator.ParseCut(s); err != nil {
+			return cut, usagef(msg.Of("--cut: %s", "--cut: %s"), err.Error())
+		}
+	}
+	return cut, nil
 }
 
 // cardName is what --card or the site says.
@@ -48,16 +68,28 @@ func (p *program) source(ctx context.Context, c *cli.Context) (source iso7816.So
 	if err != nil {
 		return nil, "", nil, err
 	}
+	torn, err := cut(c)
+	if err != nil {
+		return nil, "", nil, err
+	}
 	if kind == "image" {
-		card, err := emulator.Open(name, p.Linker)
+		card, err := emulator.Open(name, p.Linker, emulator.WithRand(p.Rand))
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil, "", nil, &spoken{
+				text: msg.Of("there is no card image %s", "カードイメージ %s がありません"), args: []any{name}, hint: noImage}
+		}
 		if err != nil {
 			return nil, "", nil, err
 		}
+		card.SetCut(torn)
 		slots := emulator.NewSlots("image:" + name)
 		if err := slots.Insert("image:"+name, card); err != nil {
 			return nil, "", nil, errors.Join(err, card.Close())
 		}
 		return slots, "image:" + name, card.Close, nil
+	}
+	if torn != (emulator.Cut{}) {
+		return nil, "", nil, usagef(msg.Of("--cut goes with --card image:FILE; tear a real card by hand", "--cut は --card image:ファイル と使います。実物のカードは手で離してください"))
 	}
 	return pcsc.New(pcsc.Options{}), name, func() error { return nil }, nil
 }
@@ -132,9 +164,11 @@ func (p *program) traced(c *cli.Context, card iso7816.Card) (iso7816.Card, func(
 // ID of a common-ap also stands in the answer to SELECT, which every reader
 // can ask for.)
 func holdersData(c iso7816.Command) bool {
-	switch iso7816.InstructionName(c.CLA, c.INS) {
-	case "READ BINARY", "EXPRESS", "VERIFY":
+	switch c.INS {
+	case files.InsReadBinary, files.InsReadRecord, files.InsVerify, applets.InsExpress:
 		return true
+	case files.InsGetData:
+		return c.CLA&0x80 == 0 // of an application; the card's own is GlobalPlatform's, with the class 8X
 	}
 	return false
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/freearea/freearea/applets"
+	"github.com/freearea/freearea/applets/files"
 	"github.com/freearea/freearea/cmd/freearea/internal/msg"
 	"github.com/freearea/freearea/globalplatform"
 	"github.com/freearea/freearea/iso7816"
@@ -42,6 +43,9 @@ type slotListing struct {
 }
 
 func (p *program) slots(c *cli.Context) error {
+	if err := noArguments(c); err != nil {
+		return err
+	}
 	list, err := pcsc.New(pcsc.Options{}).Slots(c.Context)
 	if err != nil {
 		return err
@@ -89,6 +93,7 @@ func (p *program) cardCommand() *cli.Command {
 				"鍵ストアにカードの鍵セットがあればレジストリを読み、なければ誰にでも答える情報だけを示します。マニフェストを指定するとサービス名が付きます。")),
 			Flags: []cli.Flag{
 				p.cardFlag(),
+				p.cutFlag(),
 				&cli.BoolFlag{Name: "public", Usage: t(msg.Of("only what the card tells anybody", "誰にでも答える情報だけを示す"))},
 				p.retryFlag(),
 				p.jsonFlag(),
@@ -160,20 +165,17 @@ func (p *program) cardShow(c *cli.Context) (err error) {
 		if err != nil {
 			return err
 		}
-		defer closing(&err, store.Close)
-		book, openErr := p.openLedger(ctx, false)
-		switch {
-		case openErr == nil:
-			defer closing(&err, book.Close)
-		case errors.Is(openErr, fs.ErrNotExist):
-			book = nil // nothing has been recorded of any card yet
-		default:
-			return openErr
+		o := &office{keys: store}
+		defer closing(&err, o.Close)
+		// Without a ledger nothing has been recorded of any card yet.
+		if o.ledger, err = p.openLedger(ctx, false); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
 		}
-		if pr, err = p.provisioner(c, store, book); err != nil {
+		if pr, err = p.provisioner(c, o); err != nil {
 			return err
 		}
 	}
+
 	mode := iso7816.Shared
 	if withKeys {
 		mode = iso7816.Exclusive
@@ -342,7 +344,11 @@ func wellKnown() map[iso7816.AID]msg.Text {
 		iso7816.MustAID("D3921000310001010402"): msg.Of("face of the card", "券面事項確認"),
 		iso7816.MustAID("D3921000310001010408"): msg.Of("entry support", "券面事項入力補助"),
 		iso7816.MustAID("D3921000310001010100"): msg.Of("open record", "平文レコード"),
+		iso7816.MustAID("A0000001515350"):       msg.Of("Security Domains", "セキュリティドメイン"),
+		iso7816.MustAID("A000000151535041"):     msg.Of("Security Domain", "セキュリティドメイン"),
 		applets.BasePackage:                     msg.Of("freearea base applications", "freearea 基本AP"),
+		files.Package:                           msg.Of("freearea file application", "freearea ファイルAP"),
+		files.Module:                            msg.Of("file application", "ファイルAP"),
 		applets.ModuleCommonAP:                  msg.Of("common-ap", "共通カードAP"),
 		applets.ModuleTypeA:                     msg.Of("type-a", "業務タイプA"),
 		applets.ModuleTypeD:                     msg.Of("type-d", "業務タイプD"),

@@ -46,12 +46,12 @@ func (p *program) consentCommand() *cli.Command {
 					"The language is that of the messages (--lang): the holder was shown what `consent show` prints in it. On paper that is the printed page, on screen the text, which is shown once more before the question.",
 					"言語はメッセージの言語(--lang)です。本人には、その言語で `consent show` が出力する内容を示したものとします。紙の場合は印刷用ページ、画面の場合はここで表示する文です。")),
 				Flags: []cli.Flag{
-					&cli.StringFlag{Name: "method", Required: true, Usage: t(msg.Of("`METHOD`: paper or screen", "方法 `METHOD`: paper(書面)または screen(画面)"))},
+					&cli.StringFlag{Name: "method", Usage: t(msg.Of("`METHOD`: paper or screen", "方法 `METHOD`: paper(書面)または screen(画面)"))},
 					&cli.StringFlag{Name: "reference", Usage: t(msg.Of("paper: `WHERE` the form is filed", "書面の場合: 用紙の整理番号 `WHERE`"))},
 					&cli.StringFlag{Name: "scan", Usage: t(msg.Of("paper: `FILE` with the scan; its SHA-256 is recorded", "書面の場合: スキャン `FILE`(SHA-256 を記録)"))},
 					itemFlag,
 					&cli.StringFlag{Name: "holder", Usage: t(msg.Of("a `REFERENCE` of your own to the holder; never a name", "利用者を指す独自の番号 `REFERENCE`(氏名は不可)"))},
-					&cli.StringFlag{Name: "out", Required: true, Usage: t(msg.Of("`FILE` to write the signed record to", "署名済み記録の出力 `FILE`"))},
+					&cli.StringFlag{Name: "out", Usage: t(msg.Of("`FILE` to write the signed record to", "署名済み記録の出力 `FILE`"))},
 				},
 				Action: p.consentRecord,
 			},
@@ -114,6 +114,9 @@ func (p *program) consentRecord(c *cli.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	if err := required(c, "method", "out"); err != nil {
+		return err
+	}
 	m, err := p.loadManifest(path)
 	if err != nil {
 		return err
@@ -122,6 +125,13 @@ func (p *program) consentRecord(c *cli.Context) (err error) {
 		Language: string(p.lang), Items: agreedItems(c, m), Method: consent.Method(c.String("method")),
 		Asked: consent.Asked{Operator: p.site.Operator, Counter: p.site.Counter},
 		Given: p.Now(), Holder: c.String("holder"), Rand: p.Rand,
+	}
+	if !slices.Contains([]consent.Method{consent.Paper, consent.Screen}, o.Method) {
+		return usagef(msg.Of("--method %s: paper or screen", "--method %s: paper または screen を指定してください"), c.String("method"))
+	}
+	// Refused before the holder is asked, not after.
+	if !slices.Contains(m.Consent.Methods, string(o.Method)) {
+		return fmt.Errorf("%s: %w: %s", path, consent.ErrMethod, o.Method)
 	}
 	switch o.Method {
 	case consent.Paper:
@@ -136,8 +146,6 @@ func (p *program) consentRecord(c *cli.Context) (err error) {
 		if err := p.askHolder(m, o); err != nil {
 			return err
 		}
-	default:
-		return usagef(msg.Of("--method %s: paper or screen", "--method %s: paper または screen を指定してください"), c.String("method"))
 	}
 	record, err := consent.New(m, o)
 	if err != nil {
@@ -229,37 +237,36 @@ func (p *program) consentVerify(c *cli.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	store, err := p.openKeystore(ctx, c)
+	office, err := p.openOffice(ctx, c)
 	if err != nil {
 		return err
 	}
-	defer closing(&err, store.Close)
-	public, err := store.PublicKey(ctx, signed.Key.Ref())
+	defer closing(&err, office.Close)
+	public, err := office.keys.PublicKey(ctx, signed.Key.Ref())
 	if err != nil {
 		return fmt.Errorf("key %q that signed the consent: %w", signed.Key.Name, err)
 	}
 	if err := signed.Verify(public); err != nil {
 		return fmt.Errorf("%s: %w", c.Args().First(), err)
 	}
-	book, err := p.openLedger(ctx, false)
-	if err != nil {
-		return err
-	}
-	defer closing(&err, book.Close)
-	state, err := book.Consent(ctx, signed.Record.ID)
+	state, err := office.ledger.Consent(ctx, signed.Record.ID)
 	if err != nil {
 		return err
 	}
 	if !state.Withdrawn.IsZero() {
-		return fmt.Errorf("%w: %s", consent.ErrWithdrawn, state.Withdrawn.Format(time.RFC3339))
+		return fmt.Errorf("%s: %w: on %s", c.Args().First(), consent.ErrWithdrawn, state.Withdrawn.Format(time.RFC3339))
 	}
 	if c.NArg() == 2 {
 		m, err := p.loadManifest(c.Args().Get(1))
 		if err != nil {
 			return err
 		}
-		if err := signed.Covers(public, m, agreedItems(c, m), p.Now()); err != nil {
-			return err
+		items := signed.Record.Items
+		if c.IsSet("item") {
+			items = agreedItems(c, m)
+		}
+		if err := signed.Covers(public, m, items, p.Now()); err != nil {
+			return about(c.Args().First(), err)
 		}
 	}
 	r := signed.Record
@@ -286,21 +293,16 @@ func (p *program) consentWithdraw(c *cli.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	store, err := p.openKeystore(ctx, c)
+	office, err := p.openOffice(ctx, c)
 	if err != nil {
 		return err
 	}
-	defer closing(&err, store.Close)
-	book, err := p.openLedger(ctx, false)
-	if err != nil {
-		return err
-	}
-	defer closing(&err, book.Close)
+	defer closing(&err, office.Close)
 	w, err := consent.NewWithdrawal(signed, consent.Asked{Operator: p.site.Operator, Counter: p.site.Counter}, p.Now())
 	if err != nil {
 		return err
 	}
-	back, err := consent.SignWithdrawal(ctx, store, keys.Ref{Name: p.site.Keys.Counter}, w)
+	back, err := consent.SignWithdrawal(ctx, office.keys, keys.Ref{Name: p.site.Keys.Counter}, w)
 	if err != nil {
 		return err
 	}
@@ -309,7 +311,7 @@ func (p *program) consentWithdraw(c *cli.Context) (err error) {
 			return err
 		}
 	}
-	if _, err := book.Append(ctx, ledger.Event{Actor: p.actor(), Data: ledger.ConsentWithdrawn{Consent: signed.Record.ID, Signed: back.Encode()}}); err != nil {
+	if _, err := office.ledger.Append(ctx, ledger.Event{Actor: p.actor(), Data: ledger.ConsentWithdrawn{Consent: signed.Record.ID, Signed: back.Encode()}}); err != nil {
 		return err
 	}
 	p.printf(msg.Of("withdrawn: consent %s; now erase %s from the card with `freearea withdraw`", "撤回を記録しました: 同意 %s。続いて `freearea withdraw` でカードの %s を消去してください"),

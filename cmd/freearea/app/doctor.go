@@ -6,10 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 
 	"github.com/urfave/cli/v2"
 
 	"github.com/freearea/freearea/cmd/freearea/internal/msg"
+	"github.com/freearea/freearea/emulator"
 	"github.com/freearea/freearea/keys/file"
 	"github.com/freearea/freearea/pcsc"
 )
@@ -30,7 +32,7 @@ func (p *program) doctorCommand() *cli.Command {
 type finding struct {
 	V      int    `json:"v"`
 	Type   string `json:"type"`
-	Check  string `json:"check"` // "pcsc", "keystore", "ledger"
+	Check  string `json:"check"` // "pcsc", "image", "keystore", "ledger"
 	Code   string `json:"code"`
 	OK     bool   `json:"ok"`
 	Thing  string `json:"thing"`  // slot or file; may be empty
@@ -40,13 +42,18 @@ type finding struct {
 }
 
 func (p *program) doctor(c *cli.Context) error {
-	var all []finding
-	if kind, _, err := p.cardName(c); err != nil {
+	if err := noArguments(c); err != nil {
 		return err
-	} else if kind == "pcsc" {
-		for _, f := range pcsc.New(pcsc.Options{}).Diagnose(c.Context) {
-			all = append(all, slotFinding(f))
-		}
+	}
+	var all []finding
+	kind, name, err := p.cardName(c)
+	if err != nil {
+		return err
+	}
+	if kind == "image" {
+		all = append(all, p.checkImage(name))
+	} else {
+		all = slotFindings(pcsc.New(pcsc.Options{}).Diagnose(c.Context), name)
 	}
 	all = append(all, p.checkKeystore(c.Context), p.checkLedger(c.Context))
 	ok := true
@@ -80,6 +87,30 @@ func (p *program) doctor(c *cli.Context) error {
 		return &spoken{text: msg.Of("something needs to be done", "対処が必要な項目があります"), hint: msg.Of("the lines with !! say what", "「要対処」の行を参照してください")}
 	}
 	return nil
+}
+
+// slotFindings says what was found of the one slot that has a name, or of all
+// when the name is empty. Then an empty slot beside a card that answers is no
+// fault: many devices have a slot for each kind of card.
+func slotFindings(found []pcsc.Finding, name string) (out []finding) {
+	ready := slices.ContainsFunc(found, pcsc.Finding.OK)
+	for _, f := range found {
+		if name != "" && f.Slot != "" && f.Slot != name {
+			continue
+		}
+		line := slotFinding(f)
+		if name == "" && ready && f.Code == pcsc.FindingNoCard {
+			line.OK, line.todo = true, msg.Text{}
+		}
+		out = append(out, line)
+	}
+	if len(out) == 0 {
+		line := slotFinding(pcsc.Finding{Code: pcsc.FindingNoSlot, Slot: name})
+		line.what = msg.Of("there is no such slot", "指定したスロットがありません")
+		line.todo = msg.Of("`freearea slots` lists them", "`freearea slots` で確認してください")
+		out = append(out, line)
+	}
+	return out
 }
 
 func slotFinding(f pcsc.Finding) finding {
@@ -126,6 +157,26 @@ func slotFinding(f pcsc.Finding) finding {
 	return out
 }
 
+func (p *program) checkImage(path string) finding {
+	f := finding{Check: "image", Thing: path}
+	card, err := emulator.Open(path, p.Linker)
+	if err == nil {
+		err = card.Close()
+	}
+	if err == nil {
+		f.Code, f.OK, f.what = "ok", true, msg.Of("an emulated card", "エミュレーションカードです")
+		return f
+	}
+	f.Code, f.what, f.todo, f.Detail = "damaged", msg.Of("can't be used", "使用できません"), hintFor(err), err.Error()
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		f.Code, f.what, f.todo = "missing", msg.Of("there is none", "ありません"), noImage
+	case errors.Is(err, emulator.ErrImageLocked):
+		f.Code, f.what = "in-use", msg.Of("another program uses it", "他のプログラムが使用中です")
+	}
+	return f
+}
+
 func (p *program) checkKeystore(ctx context.Context) finding {
 	f := finding{Check: "keystore", Thing: p.site.Keystore}
 	info, err := file.Inspect(ctx, p.site.Keystore)
@@ -137,7 +188,7 @@ func (p *program) checkKeystore(ctx context.Context) finding {
 		return f
 	case errors.Is(err, fs.ErrNotExist):
 		f.Code, f.what = "missing", msg.Of("there is none", "ありません")
-		f.todo = msg.Of("make one with `freearea keys init`, or name it with --keystore", "`freearea keys init` で作るか、--keystore で指定してください")
+		f.todo = noKeystore
 	case errors.Is(err, file.ErrPermissions):
 		f.Code, f.what = "permissions", msg.Of("others can read it", "他の利用者が読める状態です")
 		f.todo = hintFor(err)

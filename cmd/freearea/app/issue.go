@@ -2,6 +2,7 @@ package app
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -18,7 +19,6 @@ import (
 	"github.com/freearea/freearea/globalplatform"
 	"github.com/freearea/freearea/iso7816"
 	"github.com/freearea/freearea/keys"
-	"github.com/freearea/freearea/ledger"
 	"github.com/freearea/freearea/manifest"
 	"github.com/freearea/freearea/provisioner"
 )
@@ -51,6 +51,7 @@ func (p *program) issueCommand() *cli.Command {
 		ArgsUsage: "MANIFEST",
 		Flags: []cli.Flag{
 			p.cardFlag(),
+			p.cutFlag(),
 			&cli.StringFlag{Name: "consent", Usage: t(msg.Of("signed consent `FILE`, as `consent record` wrote it", "`consent record` が書いた署名済み同意 `FILE`"))},
 			&cli.StringFlag{Name: "id", Usage: t(msg.Of("the holder's `ID`, where the service's IDs are given", "IDが外部から与えられるサービスでの利用者 `ID`"))},
 			&cli.StringSliceFlag{Name: "item", Usage: t(msg.Of("a further item, `NAME=VALUE`; repeat for each", "追加項目 `NAME=VALUE`(項目ごとに繰り返す)"))},
@@ -78,9 +79,18 @@ func (p *program) jsonFlag() cli.Flag {
 func oneArgument(c *cli.Context, name string) (string, error) {
 	if c.NArg() != 1 {
 		return "", usagef(msg.Of("%s takes exactly one %s; %d given", "%s には %s を1つだけ指定してください(%d 個あります)"),
-			c.Command.FullName(), name, c.NArg())
+			c.Command.HelpName, name, c.NArg())
 	}
 	return c.Args().First(), nil
+}
+
+// noArguments is for commands that take flags only.
+func noArguments(c *cli.Context) error {
+	if c.Args().Present() {
+		return usagef(msg.Of("%s takes no arguments, but there is %q", "%s に引数は要りませんが、%q があります"),
+			c.Command.HelpName, c.Args().First())
+	}
+	return nil
 }
 
 func (p *program) issue(c *cli.Context) (err error) {
@@ -112,23 +122,26 @@ func (p *program) issue(c *cli.Context) (err error) {
 	if request.Subject, err = p.subject(c, m); err != nil {
 		return err
 	}
+	// Before the consent is held against it: an item that was forgotten is
+	// not an item that the holder did not agree to.
+	if err := m.CheckSubject(request.Subject); err != nil {
+		return err
+	}
 	if request.LoadFile, err = m.OpenLoadFile(); err != nil {
 		return err
 	}
-	store, err := p.openKeystore(ctx, c)
+	office, err := p.openOffice(ctx, c)
 	if err != nil {
 		return err
 	}
-	defer closing(&err, store.Close)
-	if request.CounterKey, err = store.PublicKey(ctx, keys.Ref{Name: signed.Key.Name, Version: signed.Key.Version}); err != nil {
+	defer closing(&err, office.Close)
+	if request.CounterKey, err = office.keys.PublicKey(ctx, keys.Ref{Name: signed.Key.Name, Version: signed.Key.Version}); err != nil {
 		return fmt.Errorf("key %q that signed the consent: %w", signed.Key.Name, err)
 	}
-	book, err := p.openLedger(ctx, false)
-	if err != nil {
-		return err
+	if err := signed.Covers(request.CounterKey, m, m.SubjectItems(request.Subject), request.Now); err != nil {
+		return about(c.String("consent"), err)
 	}
-	defer closing(&err, book.Close)
-	pr, err := p.provisioner(c, store, book)
+	pr, err := p.provisioner(c, office)
 	if err != nil {
 		return err
 	}
@@ -148,6 +161,7 @@ func (p *program) withdrawCommand() *cli.Command {
 		ArgsUsage: "MANIFEST",
 		Flags: []cli.Flag{
 			p.cardFlag(),
+			p.cutFlag(),
 			&cli.BoolFlag{Name: "dry-run", Usage: t(msg.Of("show the plan and stop", "計画を表示して終了する"))},
 			p.retryFlag(),
 			p.jsonFlag(),
@@ -166,17 +180,12 @@ func (p *program) withdraw(c *cli.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	store, err := p.openKeystore(ctx, c)
+	office, err := p.openOffice(ctx, c)
 	if err != nil {
 		return err
 	}
-	defer closing(&err, store.Close)
-	book, err := p.openLedger(ctx, false)
-	if err != nil {
-		return err
-	}
-	defer closing(&err, book.Close)
-	pr, err := p.provisioner(c, store, book)
+	defer closing(&err, office.Close)
+	pr, err := p.provisioner(c, office)
 	if err != nil {
 		return err
 	}
@@ -184,23 +193,26 @@ func (p *program) withdraw(c *cli.Context) (err error) {
 }
 
 // provisioner wires one for the site's counter; the card comes later.
-func (p *program) provisioner(c *cli.Context, store keys.Store, book *ledger.Ledger) (*provisioner.Provisioner, error) {
+func (p *program) provisioner(c *cli.Context, o *office) (*provisioner.Provisioner, error) {
 	profile, err := globalplatform.LookupCardProfile(p.site.CardProfile)
 	if err != nil {
 		return nil, err
 	}
-	return &provisioner.Provisioner{
+	pr := &provisioner.Provisioner{
 		CardProfile:        profile,
 		Profiles:           p.Profiles,
-		Keys:               store,
+		Keys:               o.keys,
 		SecurityDomainKey:  keys.Ref{Name: p.site.Keys.SecurityDomain},
 		Diversification:    p.site.Keys.Diversification,
 		LedgerKey:          keys.Ref{Name: p.site.Keys.Ledger},
-		Ledger:             book,
 		Actor:              p.actor(),
 		RetryAfterFailures: c.Bool("retry-after-failures"),
 		Rand:               p.Rand,
-	}, nil
+	}
+	if o.ledger != nil {
+		pr.Ledger = o.ledger
+	}
+	return pr, nil
 }
 
 // reconcile opens the card, shows the plan, carries it out and says what came
@@ -241,7 +253,10 @@ func (p *program) reconcile(c *cli.Context, pr *provisioner.Provisioner, plan fu
 	if err != nil {
 		return err
 	}
-	out.Run, out.ID, out.IssueNumber, out.KeyVersion = orNull(result.Run), orNull(result.ID), result.IssueNumber, result.KeyVersion
+	out.ID, out.IssueNumber, out.KeyVersion = orNull(result.ID), result.IssueNumber, result.KeyVersion
+	if !out.NothingToDo {
+		out.Run = orNull(result.Run)
+	}
 	if !result.Expiry.IsZero() {
 		out.Expiry = orNull(result.Expiry.Format(time.DateOnly))
 	}
@@ -361,9 +376,10 @@ func (p *program) subject(c *cli.Context, m *manifest.Manifest) (manifest.Subjec
 // newPIN reads the PIN that the holder chose, from a file or twice at the
 // terminal without echo.
 func (p *program) newPIN(c *cli.Context) ([]byte, error) {
-	return passphrase.Source{File: c.String("pin-file")}.ReadNew(c.Context,
+	digits, err := passphrase.Source{File: c.String("pin-file")}.ReadNew(c.Context,
 		p.lang.T(msg.Of("PIN chosen by the holder: ", "本人が決めた暗証番号: ")),
 		p.lang.T(msg.Of("once more: ", "もう一度: ")))
+	return digits, pinError(err)
 }
 
 func readConsent(path string) (*consent.Signed, error) {
@@ -376,4 +392,21 @@ func readConsent(path string) (*consent.Signed, error) {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	return s, nil
+}
+
+// pinError says of an error in getting a secret that the secret is the PIN.
+func pinError(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, passphrase.ErrNoTerminal):
+		return &spoken{
+			text: msg.Of("no terminal to ask for the PIN", "暗証番号の入力を求める端末がありません"),
+			hint: msg.Of("use --pin-file", "--pin-file を使ってください")}
+	case errors.Is(err, passphrase.ErrMismatch):
+		return &spoken{
+			text: msg.Of("the two PINs are not the same", "2回の暗証番号が一致しません"),
+			hint: msg.Of("run the command again", "もう一度実行してください")}
+	}
+	return fmt.Errorf("PIN: %w", err)
 }

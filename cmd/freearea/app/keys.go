@@ -8,7 +8,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -37,7 +39,7 @@ func (p *program) keysCommand() *cli.Command {
 				Usage:     t(msg.Of("add a key: drawn at random unless given", "鍵を追加する(指定がなければ乱数から生成)")),
 				ArgsUsage: "NAME",
 				Flags: []cli.Flag{
-					&cli.StringFlag{Name: "kind", Required: true, Usage: t(msg.Of("`KIND`: security-domain, read, issuer-signing, counter-signing or ledger", "種類 `KIND`: security-domain, read, issuer-signing, counter-signing, ledger"))},
+					&cli.StringFlag{Name: "kind", Usage: t(msg.Of("`KIND`: security-domain, read, issuer-signing, counter-signing or ledger", "種類 `KIND`: security-domain, read, issuer-signing, counter-signing, ledger"))},
 					&cli.IntFlag{Name: "key-version", Usage: t(msg.Of("version `N`, 1 to 127 (the next one)", "バージョン `N`、1〜127(既定:次の番号)"))},
 					&cli.StringFlag{Name: "algorithm", Usage: t(msg.Of("`NAME`: aes-128, aes-192, aes-256 or ed25519", "アルゴリズム `NAME`: aes-128, aes-192, aes-256, ed25519"))},
 					&cli.StringFlag{Name: "set-file", Usage: t(msg.Of("take the key set from `FILE`: lines ENC=, MAC= and DEK= in hexadecimal digits", "鍵セットを `FILE` から読む(ENC=、MAC=、DEK= の行、16進)"))},
@@ -60,7 +62,7 @@ func (p *program) keysCommand() *cli.Command {
 					&cli.StringFlag{Name: "to", Usage: t(msg.Of("wrap for the age `RECIPIENT` (age1…)", "age の受取人 `RECIPIENT`(age1…)だけが開ける形にする"))},
 					&cli.BoolFlag{Name: "plain", Usage: t(msg.Of("write the keys unprotected", "保護せずに書き出す"))},
 					&cli.BoolFlag{Name: "public", Usage: t(msg.Of("public halves of signing keys only", "署名鍵の公開部分だけを書き出す"))},
-					&cli.StringFlag{Name: "out", Required: true, Usage: t(msg.Of("`FILE` to write", "出力 `FILE`"))},
+					&cli.StringFlag{Name: "out", Usage: t(msg.Of("`FILE` to write", "出力 `FILE`"))},
 				},
 				Action: p.keysExport,
 			},
@@ -102,12 +104,21 @@ func (p *program) group(c *cli.Command) *cli.Command {
 }
 
 func (p *program) keysInit(c *cli.Context) (err error) {
+	if err := noArguments(c); err != nil {
+		return err
+	}
+	if _, err := os.Stat(p.site.Keystore); err == nil {
+		return p.keystoreExists() // before a passphrase is asked for
+	}
 	secret, err := p.newPassphrase(c)
 	if err != nil {
 		return err
 	}
 	defer clear(secret)
-	store, err := file.Create(c.Context, p.site.Keystore, secret, file.Options{Now: p.Now, Rand: p.Rand})
+	store, err := file.Create(c.Context, p.site.Keystore, secret, file.Options{Now: p.Now, Rand: p.Rand, Cost: p.KeystoreCost})
+	if errors.Is(err, fs.ErrExist) {
+		return p.keystoreExists()
+	}
 	if err != nil {
 		return err
 	}
@@ -115,10 +126,29 @@ func (p *program) keysInit(c *cli.Context) (err error) {
 	return store.Close()
 }
 
+func (p *program) keystoreExists() error {
+	return &spoken{
+		text: msg.Of("the keystore %s is there already", "鍵ストア %s は既にあります"), args: []any{p.site.Keystore},
+		hint: msg.Of("nothing was changed; name another one with --keystore", "何も変更していません。別のものは --keystore で指定してください")}
+}
+
+// kinds are the kinds of keys, as --kind names them.
+var kinds = []keys.Kind{keys.SecurityDomain, keys.Read, keys.IssuerSigning, keys.CounterSigning, keys.Ledger}
+
 func (p *program) keysAdd(c *cli.Context) (err error) {
 	name, err := oneArgument(c, "NAME")
 	if err != nil {
 		return err
+	}
+	if err := required(c, "kind"); err != nil {
+		return err
+	}
+	if kind := keys.Kind(c.String("kind")); !slices.Contains(kinds, kind) {
+		return usagef(msg.Of("--kind %s: security-domain, read, issuer-signing, counter-signing or ledger",
+			"--kind %s: security-domain、read、issuer-signing、counter-signing、ledger のいずれかを指定してください"), string(kind))
+	}
+	if kind := keys.Kind(c.String("kind")); (c.IsSet("set-file") || c.IsSet("development-key")) && kind != keys.SecurityDomain && kind != keys.Read {
+		return usagef(msg.Of("--set-file and --development-key are for key sets, which --kind %s is not", "--set-file と --development-key は鍵セット用で、--kind %s には使えません"), string(kind))
 	}
 	n := file.New{Name: name, Kind: keys.Kind(c.String("kind")), Algorithm: c.String("algorithm")}
 	if v := c.Int("key-version"); v != 0 {
@@ -223,6 +253,9 @@ type keyListing struct {
 }
 
 func (p *program) keysList(c *cli.Context) (err error) {
+	if err := noArguments(c); err != nil {
+		return err
+	}
 	store, err := p.openKeystore(c.Context, c)
 	if err != nil {
 		return err
@@ -267,6 +300,9 @@ func (p *program) keysExport(c *cli.Context) (err error) {
 	ctx := c.Context
 	if c.NArg() == 0 {
 		return usagef(msg.Of("name the keys to export", "書き出す鍵の名前を指定してください"))
+	}
+	if err := required(c, "out"); err != nil {
+		return err
 	}
 	ways := 0
 	for _, f := range []string{"to", "plain", "public"} {

@@ -3,6 +3,9 @@ package app
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io/fs"
+	"os"
 
 	"github.com/urfave/cli/v2"
 
@@ -23,26 +26,86 @@ func passphraseSource(c *cli.Context) passphrase.Source {
 }
 
 func (p *program) newPassphrase(c *cli.Context) ([]byte, error) {
-	return passphraseSource(c).ReadNew(c.Context,
+	secret, err := passphraseSource(c).ReadNew(c.Context,
 		p.lang.T(msg.Of("New passphrase of the keystore: ", "鍵ストアの新しいパスフレーズ: ")),
 		p.lang.T(msg.Of("once more: ", "もう一度: ")))
+	return secret, passphraseError(err)
+}
+
+// passphraseError says of a file that can't be opened what it was to give.
+func passphraseError(err error) error {
+	if errors.As(err, new(*fs.PathError)) {
+		return fmt.Errorf("passphrase: %w", err)
+	}
+	return err
 }
 
 // openKeystore opens the site's keystore.
 func (p *program) openKeystore(ctx context.Context, c *cli.Context) (*file.Store, error) {
+	// A missing keystore is told before anybody types a passphrase for it.
+	if _, err := os.Stat(p.site.Keystore); err != nil {
+		return nil, p.keystoreError(err)
+	}
 	secret, err := passphraseSource(c).Read(ctx,
 		p.lang.T(msg.Of("Passphrase of %s: ", "%s のパスフレーズ: "), p.site.Keystore))
 	if err != nil {
-		return nil, err
+		return nil, passphraseError(err)
 	}
 	defer clear(secret)
-	return file.Open(ctx, p.site.Keystore, secret, file.Options{Now: p.Now, Rand: p.Rand})
+	store, err := file.Open(ctx, p.site.Keystore, secret, file.Options{Now: p.Now, Rand: p.Rand})
+	return store, p.keystoreError(err)
 }
+
+// keystoreError says so when there is no keystore at all.
+func (p *program) keystoreError(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return &spoken{text: msg.Of("there is no keystore %s", "鍵ストア %s がありません"), args: []any{p.site.Keystore}, hint: noKeystore}
+	}
+	return err
+}
+
+var (
+	noKeystore = msg.Of("make one with `freearea keys init`, or name it with --keystore", "`freearea keys init` で作るか、--keystore で指定してください")
+	noLedger   = msg.Of("recording the first consent makes it; if there was one, restore it from a backup", "最初の同意記録で作成されます。以前あった場合はバックアップから復元してください")
+	noImage    = msg.Of("make one with `freearea emulate new`, or name it with --card image:FILE", "`freearea emulate new` で作るか、--card image:ファイル で指定してください")
+)
 
 // openLedger opens the site's ledger. An empty one in the place of a lost one
 // would give the same IDs out again, so only recording a consent makes it.
 func (p *program) openLedger(ctx context.Context, create bool) (*ledger.Ledger, error) {
-	return ledger.Open(ctx, p.site.Ledger, ledger.Options{Clock: p.Now, Create: create})
+	book, err := ledger.Open(ctx, p.site.Ledger, ledger.Options{Clock: p.Now, Create: create})
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, &spoken{text: msg.Of("there is no ledger %s", "台帳 %s がありません"), args: []any{p.site.Ledger}, hint: noLedger, code: err}
+	}
+	return book, err
+}
+
+// office is what a counter works with: the site's keystore and ledger, open.
+type office struct {
+	keys   *file.Store
+	ledger *ledger.Ledger // nil where there is none yet
+}
+
+// openOffice opens both. The ledger must be there.
+func (p *program) openOffice(ctx context.Context, c *cli.Context) (*office, error) {
+	store, err := p.openKeystore(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	book, err := p.openLedger(ctx, false)
+	if err != nil {
+		return nil, errors.Join(err, store.Close())
+	}
+	return &office{store, book}, nil
+}
+
+// Close closes both.
+func (o *office) Close() error {
+	err := o.keys.Close()
+	if o.ledger != nil {
+		err = errors.Join(err, o.ledger.Close())
+	}
+	return err
 }
 
 func (p *program) actor() ledger.Actor {

@@ -50,10 +50,18 @@ func (p *program) manifestCommand() *cli.Command {
 			{
 				Name:   "schema",
 				Usage:  t(msg.Of("print the JSON Schema for editors", "エディター用の JSON Schema を出力する")),
-				Action: func(*cli.Context) error { _, err := p.Stdout.Write(manifest.Schema()); return err },
+				Action: p.manifestSchema,
 			},
 		},
 	})
+}
+
+func (p *program) manifestSchema(c *cli.Context) error {
+	if err := noArguments(c); err != nil {
+		return err
+	}
+	_, err := p.Stdout.Write(manifest.Schema())
+	return err
 }
 
 func (p *program) manifestNew(c *cli.Context) error {
@@ -153,7 +161,7 @@ func (p *program) manifestShow(c *cli.Context) error {
 	row(msg.Of("basis in law", "法的根拠"), told.Basis)
 	row(msg.Of("profile", "プロファイル"), m.Profile)
 	row(msg.Of("instance", "インスタンスAID"), m.Application.Instance.String())
-	row(msg.Of("load file", "ロードファイル"), fmt.Sprintf("%s, SHA-256 %x", m.LoadFile.Path, m.LoadFile.SHA256))
+	row(msg.Of("load file", "ロードファイル"), fmt.Sprintf("%s, SHA-256 %v", m.LoadFile.Path, m.LoadFile.SHA256))
 	row(msg.Of("ID", "ID"), told.ID)
 	for _, it := range told.Items {
 		row(msg.Of("item", "項目"), it[0]+": "+it[1])

@@ -29,6 +29,7 @@ func (p *program) readCommand() *cli.Command {
 			"複数のマニフェストを指定すると、その順に探し、カードにある最初のサービスを読み取ります。")),
 		Flags: []cli.Flag{
 			p.cardFlag(),
+			p.cutFlag(),
 			&cli.BoolFlag{Name: "watch", Usage: t(msg.Of("go on with every card until interrupted", "中断されるまで、カードごとに読み取りを続ける"))},
 			&cli.BoolFlag{Name: "items", Usage: t(msg.Of("read the further items too", "追加項目も読み取る"))},
 			&cli.StringFlag{Name: "pin-file", Usage: t(msg.Of("read the PIN from `FILE` instead of asking", "PINを `FILE` から読む(既定:画面で尋ねる)"))},
@@ -114,7 +115,7 @@ func (p *program) reader(c *cli.Context) (*reader.Reader, func() error, error) {
 
 // service says to the reader what a manifest says.
 func (p *program) service(ctx context.Context, m *manifest.Manifest, store keys.Store, items bool) (reader.Service, error) {
-	profile, ok := p.Profiles.Lookup(m.Profile)
+	profile, ok := m.LookupProfile(p.Profiles)
 	if !ok {
 		return reader.Service{}, fmt.Errorf("profile %q is not known to this program", m.Profile)
 	}
@@ -138,7 +139,7 @@ func (p *program) askPIN(c *cli.Context) func(context.Context, reader.PINQuestio
 		digits, err := passphrase.Source{File: c.String("pin-file")}.Read(ctx,
 			p.lang.T(msg.Of("PIN for %s: ", "%s の暗証番号: "), q.Service))
 		if err != nil {
-			return applets.PIN{}, err
+			return applets.PIN{}, pinError(err)
 		}
 		defer clear(digits)
 		return applets.NewPIN(string(digits))
@@ -194,7 +195,7 @@ func (p *program) printTap(c *cli.Context, tap *reader.Tap) error {
 	}
 	p.printf(msg.Of("authentication  %s", "認証            %s"), p.lang.T(authenticationText(tap.Authentication)))
 	p.printf(msg.Of("signature       %s", "発行者署名      %s"), p.lang.T(signatureText(tap.Signature)))
-	p.printf(msg.Of("tap             %d commands, %d bytes, %s", "通信            コマンド %d 個、%d バイト、%s"),
+	p.printf(msg.Of("tap             commands: %d, bytes: %d, time: %s", "通信            コマンド %d 個、%d バイト、%s"),
 		tap.Commands, tap.Bytes, tap.Duration.Round(10*time.Microsecond))
 	return nil
 }

@@ -15,19 +15,23 @@ import (
 type usageError struct {
 	text msg.Text
 	args []any
+	// guess is what was probably meant; without one the hint is the help.
+	guess string
 }
 
 func (e *usageError) Error() string { return msg.English.T(e.text, e.args...) }
 
-func usagef(t msg.Text, args ...any) error { return &usageError{t, args} }
+func usagef(t msg.Text, args ...any) error { return &usageError{text: t, args: args} }
 
 // spoken is an error that the command itself words, in both languages, with
 // what to do next. It wraps the coded error below it, if any.
 type spoken struct {
-	text  msg.Text
-	args  []any
-	hint  msg.Text // may be empty
-	cause error
+	text     msg.Text
+	args     []any
+	hint     msg.Text // may be empty
+	hintArgs []any
+	cause    error // told after the text
+	code     error // only matched
 }
 
 func (e *spoken) Error() string {
@@ -38,15 +42,113 @@ func (e *spoken) Error() string {
 	return s
 }
 
-func (e *spoken) Unwrap() error { return e.cause }
+func (e *spoken) Unwrap() []error {
+	var all []error
+	for _, err := range []error{e.cause, e.code} {
+		if err != nil {
+			all = append(all, err)
+		}
+	}
+	return all
+}
 
-func (p *program) onUsageError(c *cli.Context, err error, _ bool) error {
-	return usagef(msg.Of("%s", "コマンドラインの誤り: %s"), err.Error())
+// onUsageError words what the library says of wrong flags.
+func (p *program) onUsageError(_ *cli.Context, err error, _ bool) error {
+	text := err.Error()
+	if name, ok := strings.CutPrefix(text, "flag provided but not defined: "); ok {
+		name = "--" + strings.TrimLeft(name, "-")
+		return &usageError{
+			text: msg.Of("unknown flag %s", "%s というフラグはありません"), args: []any{name},
+			guess: closest(name, p.flagNames()),
+		}
+	}
+	if name, ok := strings.CutPrefix(text, "flag needs an argument: "); ok {
+		return usagef(msg.Of("the flag --%s needs a value", "フラグ --%s には値が必要です"), strings.TrimLeft(name, "-"))
+	}
+	if rest, ok := strings.CutPrefix(text, "invalid value "); ok {
+		if value, flag, ok := strings.Cut(rest, " for flag "); ok {
+			name, _, _ := strings.Cut(flag, ":")
+			return usagef(msg.Of("--%s: %s is no value for it", "--%s: %s は指定できない値です"), strings.TrimLeft(name, "-"), value)
+		}
+	}
+	return usagef(msg.Of("%s", "コマンドラインの誤り: %s"), text)
+}
+
+// required asks for flags without which a command can't do anything.
+func required(c *cli.Context, flags ...string) error {
+	for _, f := range flags {
+		if c.String(f) == "" {
+			return usagef(msg.Of("the flag --%s is needed", "フラグ --%s が必要です"), f)
+		}
+	}
+	return nil
+}
+
+// flagNames lists the flags that the command line could have meant.
+func (p *program) flagNames() (names []string) {
+	flags := p.cli().Flags
+	if p.command.Command != nil {
+		flags = append(flags, p.command.Flags...)
+	}
+	for _, f := range flags {
+		for _, n := range f.Names() {
+			names = append(names, "--"+n)
+		}
+	}
+	return append(names, "--help", "--version")
 }
 
 func (p *program) unknownCommand(c *cli.Context) error {
-	return usagef(msg.Of("%q is no command; `freearea --help` lists them", "%q というコマンドはありません。`freearea --help` で一覧が出ます"),
-		c.Args().First())
+	var names []string
+	list := c.App.Commands
+	if p.command.Command != nil {
+		list = p.command.Subcommands
+	}
+	for _, sub := range list {
+		names = append(names, sub.Name)
+	}
+	guess := closest(c.Args().First(), names)
+	if guess != "" {
+		guess = strings.Join(strings.Fields("freearea "+p.command.path+" "+guess), " ")
+	}
+	return &usageError{
+		text: msg.Of("%q is no command", "%q というコマンドはありません"), args: []any{c.Args().First()}, guess: guess,
+	}
+}
+
+// closest returns the name that a misspelt one was probably meant to be, or "".
+func closest(name string, names []string) string {
+	best, least := "", 1+max(1, len(name)/4)
+	for _, n := range names {
+		if d := distance(name, n); d < least {
+			best, least = n, d
+		}
+	}
+	return best
+}
+
+// distance counts the letters to insert, delete, replace or swap with their
+// neighbour to get from a to b.
+func distance(a, b string) int {
+	before, last, row := make([]int, len(b)+1), make([]int, len(b)+1), make([]int, len(b)+1)
+	for j := range last {
+		last[j] = j
+	}
+	for i := 1; i <= len(a); i++ {
+		row[0] = i
+		for j := 1; j <= len(b); j++ {
+			cost := 1
+			if a[i-1] == b[j-1] {
+				cost = 0
+			}
+			row[j] = min(row[j-1]+1, last[j]+1, last[j-1]+cost)
+			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
+				row[j] = min(row[j], before[j-2]+1)
+			}
+		}
+		before, last, row = last, row, before
+	}
+	return last[len(b)]
 }
 
 // langFlag finds --lang before the command line is parsed.
@@ -64,15 +166,36 @@ func langFlag(args []string) (msg.Lang, bool) {
 	return "", false
 }
 
-// report tells a person what went wrong and what to do: one line each.
+// report tells a person what went wrong and what to do, one line each. Of
+// several errors each is told, the first one first, and a hint once.
 func (p *program) report(err error) {
 	say := func(t msg.Text, args ...any) { fmt.Fprintln(p.Stderr, "freearea: "+p.lang.T(t, args...)) }
 	var usage *usageError
 	if errors.As(err, &usage) {
 		say(msg.Of("error: %s", "エラー: %s"), p.lang.T(usage.text, usage.args...))
-		say(msg.Of("hint: see `freearea COMMAND --help`", "ヒント: `freearea コマンド --help` を参照してください"))
+		if usage.guess != "" {
+			say(msg.Of("hint: did you mean %s?", "ヒント: %s のことですか"), usage.guess)
+		} else {
+			say(msg.Of("hint: see `%s --help`", "ヒント: `%s --help` を参照してください"), strings.TrimSpace("freearea "+p.command.path))
+		}
 		return
 	}
+	hinted := map[string]bool{}
+	for _, part := range parts(err) {
+		for _, c := range p.complaints(part) {
+			say(msg.Of("error: %s", "エラー: %s"), oneLine(c.text))
+			if c.hint != "" && !hinted[c.hint] {
+				say(msg.Of("hint: %s", "ヒント: %s"), c.hint)
+				hinted[c.hint] = true
+			}
+		}
+	}
+}
+
+// complaint is an error in words.
+type complaint struct{ text, hint string }
+
+func (p *program) complaints(err error) (list []complaint) {
 	var faults manifest.Faults
 	if errors.As(err, &faults) {
 		for _, f := range faults {
@@ -80,33 +203,59 @@ func (p *program) report(err error) {
 			if f.Key != "" {
 				place = strings.TrimPrefix(place+": "+f.Key, ": ")
 			}
-			say(msg.Of("error: %s: %s", "エラー: %s: %s"), place, f.Message(string(p.lang)))
-			if hint := f.Hint(string(p.lang)); hint != "" {
-				say(msg.Of("hint: %s", "ヒント: %s"), hint)
-			}
+			list = append(list, complaint{strings.TrimPrefix(place+": "+f.Message(string(p.lang)), ": "), f.Hint(string(p.lang))})
 		}
-		return
+		return list
 	}
-	text, hint := err.Error(), msg.Text{}
+	out := complaint{text: p.explain(err)}
 	var own *spoken
 	if errors.As(err, &own) {
-		text = p.lang.T(own.text, own.args...)
+		out.text = p.lang.T(own.text, own.args...)
 		if own.cause != nil {
-			text += ": " + p.explain(own.cause)
+			out.text += ": " + p.explain(own.cause)
 		}
-		hint = own.hint
-	} else {
-		text = p.explain(err)
+		out.hint = p.lang.T(own.hint, own.hintArgs...)
 	}
-	if hint.EN == "" {
-		hint = hintFor(err)
+	if out.hint == "" {
+		out.hint = p.lang.T(hintFor(err))
 	}
-	for _, line := range strings.Split(text, "\n") {
-		say(msg.Of("error: %s", "エラー: %s"), line)
+	return []complaint{out}
+}
+
+// parts takes apart what errors.Join put together: the errors are separate
+// ones then. An error that says more around them is one error.
+func parts(err error) []error {
+	joined, ok := err.(interface{ Unwrap() []error })
+	if _, faults := err.(manifest.Faults); !ok || faults {
+		return []error{err}
 	}
-	if hint.EN != "" {
-		say(msg.Of("hint: %s", "ヒント: %s"), p.lang.T(hint))
+	var texts []string
+	var all []error
+	for _, e := range joined.Unwrap() {
+		texts = append(texts, e.Error())
+		all = append(all, parts(e)...)
 	}
+	if strings.Join(texts, "\n") != err.Error() {
+		return []error{err}
+	}
+	return all
+}
+
+// about names the thing that one or several joined errors are about.
+func about(thing string, err error) error {
+	if err == nil {
+		return nil
+	}
+	var all []error
+	for _, part := range parts(err) {
+		all = append(all, fmt.Errorf("%s: %w", thing, part))
+	}
+	return errors.Join(all...)
+}
+
+// oneLine keeps an error to one line, whatever a library put into it.
+func oneLine(s string) string {
+	return strings.Join(strings.Fields(strings.ReplaceAll(s, "\n", "; ")), " ")
 }
 
 // explain words an error of a library: the Japanese summary of its code, if

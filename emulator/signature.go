@@ -1,0 +1,121 @@
+package emulator
+
+import (
+	"crypto/cipher"
+	"crypto/des" //nolint:gosec // B.1.2.2
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rsa"
+	"crypto/subtle"
+	"math/big"
+
+	"github.com/freearea/freearea/globalplatform"
+	"github.com/freearea/freearea/iso7816"
+	"github.com/freearea/freearea/keys"
+)
+
+// The signature schemes of GPCS table C-1 as Card Capability Information names
+// them (tables H-9, H-10).
+var (
+	// RSA 1024, RSA above, Triple DES, AES-128, -192, -256, P-256, P-384; P-521.
+	verifiedSchemes = []byte{0xFF, 0x02}
+	// Triple DES, AES-128, -192, -256.
+	receiptSchemes = []byte{0x3C}
+)
+
+// curves are the curves that come with the card, by key parameter reference
+// (GPCS table B-2).
+var curves = []elliptic.Curve{elliptic.P256(), elliptic.P384(), elliptic.P521()}
+
+// find returns the value of a component.
+func (k key) find(kind byte) ([]byte, bool) {
+	for _, p := range k.components {
+		if p.kind == kind {
+			return p.value, true
+		}
+	}
+	return nil, false
+}
+
+// weak reports a key whose signatures allow SHA-1 beside them (GPCS table C-3).
+func (k key) weak() bool {
+	if _, ok := k.find(keyTypeDES); ok {
+		return true
+	}
+	n, ok := k.find(keyTypeRSAModulus)
+	return ok && len(n) <= 128
+}
+
+// verify checks a signature by the scheme that belongs to the key (GPCS table
+// C-1, appendix B).
+func (k key) verify(data, signature []byte) bool {
+	var v globalplatform.Verifier
+	if modulus, ok := k.find(keyTypeRSAModulus); ok {
+		exponent, _ := k.find(keyTypeRSAExponent)
+		e := new(big.Int).SetBytes(exponent).Int64()
+		v = globalplatform.PublicKeyScheme{Key: &rsa.PublicKey{N: new(big.Int).SetBytes(modulus), E: int(e)}}
+	} else if public, ok := k.point(); ok {
+		v = globalplatform.PublicKeyScheme{Key: public}
+	} else {
+		mac, err := k.sign(data)
+		return err == nil && subtle.ConstantTimeCompare(mac, signature) == 1
+	}
+	return v.Verify(data, signature) == nil
+}
+
+// point is an EC public key; false where it is not a point of a curve that the
+// card has.
+func (k key) point() (*ecdsa.PublicKey, bool) {
+	point, _ := k.find(keyTypeECPublic)
+	ref, _ := k.find(keyTypeECParameter)
+	if len(ref) != 1 || int(ref[0]) >= len(curves) {
+		return nil, false
+	}
+	public, err := ecdsa.ParseUncompressedPublicKey(curves[ref[0]], point)
+	return public, err == nil
+}
+
+// Sign makes a key a [globalplatform.Signer].
+func (k key) Sign(data []byte) ([]byte, error) { return k.sign(data) }
+
+// sign computes a MAC: AES-CMAC (B.2.2), or single DES plus final Triple DES
+// (B.1.2.2) over data padded with 80. The card signs with nothing else.
+func (k key) sign(data []byte) ([]byte, error) {
+	if v, ok := k.find(keyTypeAES); ok {
+		secret, err := keys.NewKey(v)
+		if err != nil {
+			return nil, iso7816.ErrConditions
+		}
+		return globalplatform.AESScheme{Key: secret}.Sign(data)
+	}
+	if v, ok := k.find(keyTypeDES); ok && len(v) == 16 {
+		return retailMAC(v, data)
+	}
+	return nil, iso7816.ErrConditions
+}
+
+// retailMAC is MAC algorithm 3 of ISO/IEC 9797-1 with padding method 2.
+func retailMAC(k, data []byte) ([]byte, error) {
+	padded := append(append([]byte(nil), data...), 0x80)
+	for len(padded)%des.BlockSize != 0 {
+		padded = append(padded, 0)
+	}
+	return mac3(k, padded)
+}
+
+// mac3 is MAC algorithm 3 over whole blocks, which it overwrites.
+func mac3(k, blocks []byte) ([]byte, error) {
+	one, err := des.NewCipher(k[:8])
+	if err != nil {
+		return nil, iso7816.ErrUnknown
+	}
+	two, err := des.NewCipher(k[8:16])
+	if err != nil {
+		return nil, iso7816.ErrUnknown
+	}
+	cipher.NewCBCEncrypter(one, make([]byte, des.BlockSize)).CryptBlocks(blocks, blocks)
+	mac := blocks[len(blocks)-des.BlockSize:]
+	two.Decrypt(mac, mac)
+	one.Encrypt(mac, mac)
+	return mac, nil
+}
