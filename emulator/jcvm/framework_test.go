@@ -1,15 +1,20 @@
 package jcvm_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/aes"
 	"crypto/cipher"
 	"crypto/des"
+	"crypto/hmac"
 	"crypto/sha1"
 	"crypto/sha256"
+	"crypto/sha512"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -17,6 +22,7 @@ import (
 	"github.com/freearea/freearea/emulator"
 	"github.com/freearea/freearea/emulator/jcvm"
 	"github.com/freearea/freearea/globalplatform"
+	"github.com/freearea/freearea/internal/sp800"
 	"github.com/freearea/freearea/iso7816"
 )
 
@@ -94,7 +100,11 @@ func TestPIN(t *testing.T) {
 	}
 	card.PowerOn()
 	selectApplet(t, card, iso7816.MustAID("F0000000011501"))
-	script{{"80060000", "0002 9000"}}.run(t, card)
+	script{
+		{"80060000", "0002 9000"},
+		{"80230000 04 01020305", "0100 9000"}, // the rest of its transaction was taken back
+		{"80060000", "0001 9000"},
+	}.run(t, card)
 }
 
 func TestTransientMemory(t *testing.T) {
@@ -369,4 +379,97 @@ func TestPersonalization(t *testing.T) {
 		{"80020010", fmt.Sprintf("%X9000", secret)},
 		{"80090000", "FF81 0000 00 73 00 9000"}, // AUTHENTICATED and C-MAC
 	}.run(t, card)
+}
+
+// TestRestOfAPI takes what must come out from the API's documentation, and of
+// the cryptography from Go's own.
+func TestRestOfAPI(t *testing.T) {
+	t.Parallel()
+	card := withApplet(t, "more")
+	script{
+		{"80010000", "00 01 01 00 01 01 00 02 02 01 0203 0000 9000"},
+		// 10 bytes in a transaction take 14 of its capacity.
+		{"80020000", "00 01 02 00 01 000E 00 00 01 0300 80 01 01 8090 9000"},
+		{"80030000", "00 01 18 0E 18 00 08 01 05 0D 10 9000"},
+		{"80050000", "00 05 06 01 07 01 1F 00 17 01 0F 01 00 00 00 6985 9000"},
+		{"80080000", "00 00 00 00 01 00 01 FE FE 9000"},
+		{"10080000", "00 01 01 00 01 00 01 FE FE 9000"},
+		{"0C080000", "00 00 01 01 01 00 01 FE FE 9000"},
+		{"80090000", "02 00 00 0000 9000"},
+		{"00A4040007 F0000000011601", "9000"},
+		{"80090000", "02 00 00 0001 9000"},
+	}.run(t, card)
+	for n := range 27 {
+		want := n
+		switch n {
+		case 0:
+			want = 0x100
+		case 1, 5:
+			want = 0x101
+		case 2, 3, 6, 7:
+			want = 0x102
+		case 4:
+			want = 0x103
+		case 21:
+			want = 0
+		}
+		if got := exchange(t, card, fmt.Sprintf("8006%04X", n)); got != fmt.Sprintf("%04X9000", want) {
+			t.Errorf("exception %d: %s, want %04X", n, got, want)
+		}
+	}
+	message, _ := hex.DecodeString("2B7E151628AED2A6ABF7158809CF4F3C")
+	mac := hmac.New(sha256.New, message[:4])
+	mac.Write(message[4:])
+	want := append(mac.Sum(nil), 1, 0, 25, 32)
+	c, err := sp800.Sum(message, message)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want = append(want, c[:]...)
+	block, _ := aes.NewCipher(message)
+	padded := append(append([]byte{}, message[:5]...), bytes.Repeat([]byte{11}, 11)...)
+	cipher.NewCBCEncrypter(block, make([]byte, 16)).CryptBlocks(padded, padded)
+	want = append(append(want, padded...), 24, 1, 6)
+	want = append(binary.BigEndian.AppendUint32(want, crc32.ChecksumIEEE(message)), 2)
+	digest := sha512.Sum512(message)
+	want = append(append(want, digest[:]...), 6, 64)
+	script{{fmt.Sprintf("80040000 10 %X 00", message), fmt.Sprintf("%X9000", want)}}.run(t, card)
+}
+
+func TestExtendedLength(t *testing.T) {
+	t.Parallel()
+	card := withApplet(t, "more")
+	data := make([]byte, 500)
+	for i := range data {
+		data[i] = byte(i)
+	}
+	script{
+		{fmt.Sprintf("80070000 0001F4 %X 0000", data), fmt.Sprintf("04%X9000", data)},
+		{fmt.Sprintf("80070000 FF %X", data[:255]), fmt.Sprintf("04%X9000", data[:255])},
+	}.run(t, card)
+	// An applet that doesn't say that it knows them gets none.
+	script{{"80010000 000003 010203", "6700"}}.run(t, withApplet(t, "api"))
+}
+
+// TestSharedReferences deletes an instance whose array a static field refers
+// to.
+func TestSharedReferences(t *testing.T) {
+	t.Parallel()
+	card := newCard(t)
+	load(t, card, "lib")
+	server := load(t, card, "server")
+	for _, aid := range []string{"F00000000177", "F00000000178"} {
+		installAs(t, card, server, server.Applets[0], iso7816.MustAID(aid), nil)
+	}
+	// The second's array is in a static field: its package keeps it.
+	cmd, err := globalplatform.Delete{AID: iso7816.MustAID("F00000000178")}.Command()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := iso7816.Do(context.Background(), manage(t, card), cmd); err != nil {
+		t.Fatal(err)
+	}
+	selectApplet(t, card, iso7816.MustAID("F00000000177"))
+	script{{"80000000", "0000 9000"}}.run(t, card)
+	installAs(t, card, server, server.Applets[0], iso7816.MustAID("F00000000178"), nil)
 }

@@ -5,14 +5,14 @@
 set -eu
 cd "$(dirname "$0")"
 : "${JC_SDK:?directory of the SDK}" "${GP_API:?directory of the API of GlobalPlatform}"
-api="$JC_SDK/lib/api_classic-3.0.4.jar"
+target=3.0.4
 tools="$JC_SDK/lib/commons-cli-1.9.0.jar:$JC_SDK/lib/jctasks_tools.jar:$JC_SDK/lib/json.jar:$JC_SDK/lib/tools.jar"
 out=$(mktemp -d)
 trap 'rm -rf "$out"' EXIT
 
 # cap NAME PACKAGE AID [CLASS AID]...: one package into NAME.cap
 cap() {
-	name=$1 package=$2 aid=$3
+	name=$1 package=$2 aid=$3 api="$JC_SDK/lib/api_classic-$target.jar"
 	shift 3
 	applets=""
 	while [ $# -gt 0 ]; do
@@ -25,7 +25,7 @@ cap() {
 		-d "$out/classes" src/"$dir"/*.java >"$out/log" 2>&1 || { cat "$out/log"; exit 1; }
 	# shellcheck disable=SC2086
 	java -cp "$tools" com.sun.javacard.converter.Main -nobanner -i -classdir "$out/classes" -d "$out/cap" \
-		-exportpath "$GP_API/exports:$out/cap" -out CAP EXP JCA -target 3.0.4 $applets "$package" "$aid" 1.0 >"$out/log" 2>&1 || { cat "$out/log"; exit 1; }
+		-exportpath "$GP_API/exports:$out/cap" -out CAP EXP JCA -target $target $applets "$package" "$aid" 1.0 >"$out/log" 2>&1 || { cat "$out/log"; exit 1; }
 	[ -f "$out/cap/$dir/javacard/$(basename "$dir").cap" ] || { cat "$out/log"; exit 1; }
 	cp "$out/cap/$dir/javacard/$(basename "$dir").cap" "$name.cap"
 	if [ -n "${JCA:-}" ]; then cp "$out/cap/$dir/javacard/$(basename "$dir").jca" "$JCA/$name.jca"; fi
@@ -38,3 +38,5 @@ cap lib lib $P:0x12
 cap server server $P:0x13 Server $P:0x13:0x01
 cap client client $P:0x14 Client $P:0x14:0x01
 cap api api $P:0x15 ApiApplet $P:0x15:0x01
+target=3.0.5
+cap more more $P:0x16 MoreApplet $P:0x16:0x01

@@ -145,6 +145,7 @@ public class ApiApplet extends Applet implements org.globalplatform.Application 
             case 0x20: { short[] tooMuch = new short[20000]; tooMuch[0] = 1; break; }
             case 0x21: ISOException.throwIt(p); break;
             case 0x22: throw new NullPointerException();
+            case 0x23: JCSystem.beginTransaction(); a = 9; pin.check(buf, (short) 5, (byte) len); JCSystem.abortTransaction(); buf[0] = pin.getTriesRemaining(); buf[1] = (byte) a; n = 2; break;
             default: ISOException.throwIt(ISO7816.SW_INS_NOT_SUPPORTED);
         }
         if (n > 0) apdu.setOutgoingAndSend((short) 0, n);
