@@ -325,9 +325,7 @@ func buildAPI() *api {
 			finish(byName[name])
 			i := a.classes[name]
 			c.interfaces = append(c.interfaces, i)
-			for _, s := range i.interfaces {
-				c.interfaces = append(c.interfaces, s)
-			}
+			c.interfaces = append(c.interfaces, i.interfaces...)
 		}
 		if c.iface {
 			// Objects of the machine's own have interfaces as their classes.
