@@ -191,6 +191,7 @@ func (p *program) cli() *cli.App {
 			p.keysCommand(),
 			p.slotsCommand(),
 			p.cardCommand(),
+			p.capCommand(),
 			p.doctorCommand(),
 			p.emulateCommand(),
 			p.demoCommand(),
