@@ -7,6 +7,7 @@ import (
 	"io"
 	"time"
 
+	"github.com/freearea/freearea/globalplatform"
 	"github.com/freearea/freearea/globalplatform/scp"
 	"github.com/freearea/freearea/iso7816"
 	"github.com/freearea/freearea/keys"
@@ -126,6 +127,9 @@ type Content struct {
 	KeepKeys bool
 	// PIN is set where it is not nil. nil leaves the PIN and its tries alone.
 	PIN *PINSetting
+	// KeepPIN tells that the instance has a PIN, which stays; PIN is nil then.
+	// The base applications need not be told.
+	KeepPIN bool
 	// Tag comes back in an [Observation]: how a later run knows what the card
 	// holds. It is the caller's to compute.
 	Tag [16]byte
@@ -145,6 +149,7 @@ type Observation struct {
 	State         byte        // life cycle state without the lock bit: 07 or 0F (GPCS table 11-4)
 	Slot          byte        // 1 or 2: which slot is served; 0: none
 	Spec          InstallSpec // as installed
+	SpecUnknown   bool        // the instance does not tell Spec, and whatever it is will do
 	KeyVersions   []byte      // newest first; nil unless personalised
 	Tag           [16]byte    // zero unless personalised
 	IssueNumber   uint16      // zero unless personalised
@@ -192,6 +197,9 @@ func (a Authentication) String() string {
 // ReadRequest says what a tap asks for.
 type ReadRequest struct {
 	AID iso7816.AID
+	// Service is the service whose instance it is. An application that does
+	// not hold the service's identifier is taken to be this one's.
+	Service string
 	// Keys returns the read keys for this instance: the newest version that
 	// is among info.KeyVersions and held by the terminal (see [StoreKeys]),
 	// or an error that wraps [ErrNoReadKey]. Read erases what it returns. Not
@@ -242,10 +250,11 @@ type Profile interface {
 	// Personalization returns the data fields of the STORE DATA commands that
 	// write the content, in order; each at most MaxBlock bytes, in DGI format
 	// (GPCS 11.11), numbered from 00, the last one marked as the last.
-	// seal encrypts under the Security Domain's data encryption key.
+	// seal encrypts under the Security Domain's data encryption key. See
+	// [StoreFormatter] for other formats.
 	Personalization(c Content, seal func([]byte) ([]byte, error)) ([][]byte, error)
 	// Wipe returns the data fields of the STORE DATA commands that erase all
-	// that was written.
+	// that was written; none where deleting the instance is what erases it.
 	Wipe() [][]byte
 	// ObservationRequest is the data field of the STORE DATA command of case 4
 	// (P1 b1 = 1) that is answered by what ParseObservation reads.
@@ -261,6 +270,29 @@ type PINChanger interface {
 	// ChangePIN selects the instance, authenticates as Read does and changes
 	// the PIN. Errors are those of Read. A wrong old PIN costs a try.
 	ChangePIN(ctx context.Context, card iso7816.Card, req ReadRequest, old, replacement PIN) error
+}
+
+// Observer is offered by profiles whose instances are asked what they hold by
+// commands of their own, with the instance selected, in place of
+// ObservationRequest and ParseObservation. Whoever calls Observe has lost the
+// Security Domain's channel afterwards.
+type Observer interface {
+	// Observe selects the instance and asks it. An instance that holds nothing
+	// is no error.
+	Observe(ctx context.Context, card iso7816.Card, instance iso7816.AID) (Observation, error)
+}
+
+// StoreFormatter is offered by profiles whose blocks are not of the format
+// that is usual on the card.
+type StoreFormatter interface {
+	// StoreFormat says how STORE DATA is marked (GPCS table 11-89).
+	StoreFormat() (globalplatform.Format, globalplatform.Encryption)
+}
+
+// Digester is offered by profiles that are data and can change under their
+// name. What a card holds depends on the digest as it does on the content.
+type Digester interface {
+	Digest() [32]byte
 }
 
 // Profiles is a set of profiles by name.

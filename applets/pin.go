@@ -43,6 +43,16 @@ func NewPIN(digits string) (PIN, error) {
 // IsZero reports whether there is no PIN, or no more.
 func (p PIN) IsZero() bool { return len(p.b) == 0 || p.b[0] == 0 }
 
+// Reveal returns the digits in ASCII, for the code that sends them to a card
+// and erases them.
+func (p PIN) Reveal() []byte {
+	n := 0
+	for n < len(p.b) && p.b[n] != 0xFF && p.b[n] != 0 {
+		n++
+	}
+	return append([]byte(nil), p.b[:n]...)
+}
+
 // Equal compares in constant time.
 func (p PIN) Equal(other PIN) bool { return subtle.ConstantTimeCompare(p.b, other.b) == 1 }
 

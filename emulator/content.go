@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"crypto/sha512"
 	"crypto/subtle"
+	"errors"
 	"slices"
 	"sort"
 
@@ -246,16 +247,17 @@ func (c *Card) loaded(sd *entry, l *loading) (iso7816.Response, error) {
 		return iso7816.Response{}, err
 	}
 	f := &loadFile{aid: l.aid, securityDomain: l.securityDomain, data: bytes.Clone(data)}
-	if f.linked, err = c.link(l.aid, data); err != nil {
-		return iso7816.Response{}, iso7816.ErrWrongData
-	}
-	if err := f.describe(); err != nil {
-		return iso7816.Response{}, err
-	}
-	if err := c.reserve(f.size()); err != nil {
-		return iso7816.Response{}, err
-	}
 	if l.combined != nil {
+		// Whether it is accepted is said now; what linking it wrote is taken
+		// back until the last INSTALL.
+		var refused error
+		_ = c.system(func() error {
+			refused = c.accept(f)
+			return errTried
+		})
+		if refused != nil {
+			return iso7816.Response{}, refused
+		}
 		l.data, l.file = l.data[:0], f
 		c.at.loading = l
 		return confirmed(), nil
@@ -272,12 +274,33 @@ func (c *Card) loaded(sd *entry, l *loading) (iso7816.Response, error) {
 	return iso7816.Response{Data: confirmation, SW: iso7816.OK}, err
 }
 
+// errTried ends a transaction that was only a trial.
+var errTried = errors.New("taken back")
+
+// accept links a load file and looks whether there is room for it. A runtime
+// may write while it links, so it is part of a transaction of the card's.
+func (c *Card) accept(f *loadFile) (err error) {
+	if f.linked, err = c.link(f.aid, f.data); err != nil {
+		if errors.Is(err, iso7816.ErrNoMemory) {
+			return iso7816.ErrNoMemory
+		}
+		return iso7816.ErrWrongData
+	}
+	if err := f.describe(); err != nil {
+		return err
+	}
+	return c.reserve(f.size())
+}
+
 // register adds a load file to the registry. On another logical channel much
 // may have happened since it was asked for.
 func (c *Card) register(sd *entry, f *loadFile, what restriction) error {
 	to := c.state.domain(f.securityDomain)
 	if !c.manages(sd, what) || c.state.taken(f.aid) || to == nil || !c.mayReceive(to, sd) {
 		return iso7816.ErrConditions
+	}
+	if err := c.accept(f); err != nil {
+		return err
 	}
 	old := c.state.files
 	c.change(
@@ -587,9 +610,11 @@ func (c *Card) instantiate(e *entry, m oncard.Module, p oncard.InstallParameters
 		return nil, err
 	}
 	c.abortApplication()
+	// What a runtime has taken for the instance is there already.
+	reset, deselect := e.transientReset, e.transientDeselect
 	c.change(
-		func() { e.transientReset, e.transientDeselect = i.reset, i.deselect },
-		func() { e.transientReset, e.transientDeselect = 0, 0 },
+		func() { e.transientReset, e.transientDeselect = reset+i.reset, deselect+i.deselect },
+		func() { e.transientReset, e.transientDeselect = reset, deselect },
 	)
 	return i, nil
 }
@@ -848,6 +873,11 @@ func (c *Card) deleteContent(sd *entry, cmd iso7816.Command, objects []iso7816.T
 			c.remove(e)
 		}
 		if file != nil {
+			if r := c.session.runtime; r != nil {
+				if err := r.Unlink(file.aid); err != nil {
+					return iso7816.ErrConditions
+				}
+			}
 			old := c.state.files
 			c.change(
 				func() {

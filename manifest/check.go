@@ -156,15 +156,24 @@ func (c *checker) operator() {
 }
 
 func (c *checker) checkProfile(profiles applets.Profiles) {
+	if c.m.Profile == Custom {
+		c.customProfile()
+		return
+	}
+	if c.has("custom") {
+		c.fault("custom", RuleCustomUnused)
+	}
 	p, ok := profiles.Lookup(c.m.Profile)
 	if ok {
 		c.profile = p
+		c.recipeFits(p)
 		return
 	}
-	names := make([]string, len(profiles))
+	names := make([]string, len(profiles), len(profiles)+1)
 	for i, p := range profiles {
 		names[i] = p.Name()
 	}
+	names = append(names, Custom)
 	list := strings.Join(names, ", ")
 	if c.m.Profile == "" {
 		c.fault("profile", RuleMissing, list)

@@ -3,12 +3,15 @@ package manifest
 import (
 	"encoding"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"math"
 	"reflect"
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/freearea/freearea/applets/recipe"
 )
 
 // MarshalText writes 64 lower-case hexadecimal digits.
@@ -102,11 +105,7 @@ func (d *decoder) decode(path string, v any, into reflect.Value) {
 			return
 		}
 		if err := u.UnmarshalText([]byte(s)); err != nil {
-			rule := RuleAIDMalformed
-			if into.Type() == reflect.TypeFor[Hash]() {
-				rule = RuleHashMalformed
-			}
-			d.fault(path, rule)
+			d.fault(path, malformed(into.Type(), err))
 		}
 		return
 	}
@@ -146,6 +145,21 @@ func (d *decoder) decode(path string, v any, into reflect.Value) {
 	default:
 		panic("manifest: field of kind " + into.Kind().String())
 	}
+}
+
+// malformed is the rule that a value of a type of its own violates.
+func malformed(t reflect.Type, err error) Rule {
+	switch {
+	case t == reflect.TypeFor[Hash]():
+		return RuleHashMalformed
+	case errors.Is(err, recipe.ErrHex):
+		return RuleHexMalformed
+	case errors.Is(err, recipe.ErrTag):
+		return RuleTagMalformed
+	case errors.Is(err, recipe.ErrStatus):
+		return RuleStatusMalformed
+	}
+	return RuleAIDMalformed
 }
 
 func (d *decoder) table(path string, table map[string]any, into reflect.Value) {

@@ -106,7 +106,11 @@ func (m *Manifest) Disclosure(lang string, items []string) (Disclosure, error) {
 			}, m.PIN.MinDigits, m.PIN.Tries)
 		}
 	}
-	d.Protection = say(protection[m.Profile])
+	kind := m.protection
+	if kind == "" {
+		kind = m.Profile
+	}
+	d.Protection = say(protection[kind])
 	d.Term = m.Term.words(lang)
 	days := say(Text{JA: "利用終了後%d日間", EN: "%d days after the service has ended for you"}, m.Retention.Days)
 	if m.Retention.Days == 0 {
@@ -116,9 +120,24 @@ func (m *Manifest) Disclosure(lang string, items []string) (Disclosure, error) {
 	return d, nil
 }
 
-// protection says per base profile who can read what is recorded. Another
-// profile's manifest says it in its purpose.
+// Keys of protection for profiles that are recipes.
+const (
+	protectionRecipe    = "recipe"
+	protectionRecipePIN = "recipe with a PIN"
+)
+
+// protection says per base profile who can read what is recorded, and what
+// can be said of a recipe. The manifest of a profile in Go says it in its
+// purpose.
 var protection = map[string]Text{
+	protectionRecipe: {
+		JA: "カードをかざした読取装置であれば、鍵や暗証番号なしで読み取れます。通信は暗号化されません。",
+		EN: "Any reader that the card is held to can read what is recorded, without a key or a PIN. It is not encrypted on its way.",
+	},
+	protectionRecipePIN: {
+		JA: "読取装置は鍵を持たず、暗証番号の入力を受けて読み取ります。暗証番号も記録も、通信では暗号化されません。",
+		EN: "Readers have no key; they read after your PIN was entered. Neither the PIN nor what is recorded is encrypted on its way.",
+	},
 	"common-ap": {
 		JA: "番号は、カードをかざした読取装置であれば鍵や暗証番号なしで読み取れます。書き換えることはできません。",
 		EN: "Any reader that the card is held to can read the number, without a key or a PIN. No reader can change it.",

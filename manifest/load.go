@@ -13,6 +13,7 @@ import (
 	"github.com/BurntSushi/toml"
 
 	"github.com/freearea/freearea/applets"
+	"github.com/freearea/freearea/applets/files"
 	"github.com/freearea/freearea/globalplatform/capfile"
 	"github.com/freearea/freearea/iso7816"
 )
@@ -49,7 +50,7 @@ func (r Reader) Load(path string) (*Manifest, error) {
 		return nil, Faults{{File: path, Rule: RuleUnreadable, args: []any{plainError(err)}}}
 	}
 	c := r.check(path, data)
-	if c.m != nil && c.clean("load_file.path") && c.m.LoadFile.Path != BuiltinBase {
+	if c.m != nil && c.clean("load_file.path") && !strings.HasPrefix(c.m.LoadFile.Path, builtin) {
 		c.externalLoadFile(filepath.Dir(path))
 	}
 	return c.result()
@@ -91,26 +92,13 @@ type checker struct {
 }
 
 func (r Reader) check(file string, data []byte) *checker {
+	m := &Manifest{file: file}
 	c := &checker{file: file}
-	if len(data) > MaxSize {
-		c.faults = Faults{{File: file, Rule: RuleTooLarge, args: []any{MaxSize}}}
+	tree, ok := c.take(data, reflect.ValueOf(m).Elem())
+	if !ok {
 		return c
 	}
-	var tree map[string]any
-	if _, err := toml.Decode(string(data), &tree); err != nil {
-		f := Fault{File: file, Rule: RuleSyntax, args: []any{err.Error()}}
-		var pe toml.ParseError
-		if errors.As(err, &pe) {
-			f.Line, f.Column, f.Key = pe.Position.Line, pe.Position.Col, pe.LastKey
-			f.args = []any{pe.Message}
-		}
-		c.faults = Faults{f}
-		return c
-	}
-	c.index = indexKeys(string(data))
-	c.m = &Manifest{file: file}
-	c.d = &decoder{report: c.report, present: map[string]bool{}, faulty: map[string]bool{}, unread: map[string]bool{}}
-	c.d.table("", tree, reflect.ValueOf(c.m).Elem())
+	c.m = m
 	c.defaults()
 	c.individualNumbers("", tree)
 	c.service()
@@ -126,17 +114,44 @@ func (r Reader) check(file string, data []byte) *checker {
 	return c
 }
 
+// take takes a file apart, into a struct whose tags are its keys.
+func (c *checker) take(data []byte, into reflect.Value) (tree map[string]any, ok bool) {
+	if len(data) > MaxSize {
+		c.faults = Faults{{File: c.file, Rule: RuleTooLarge, args: []any{MaxSize}}}
+		return nil, false
+	}
+	if _, err := toml.Decode(string(data), &tree); err != nil {
+		f := Fault{File: c.file, Rule: RuleSyntax, args: []any{err.Error()}}
+		var pe toml.ParseError
+		if errors.As(err, &pe) {
+			f.Line, f.Column, f.Key = pe.Position.Line, pe.Position.Col, pe.LastKey
+			f.args = []any{pe.Message}
+		}
+		c.faults = Faults{f}
+		return nil, false
+	}
+	c.index = indexKeys(string(data))
+	c.d = &decoder{report: c.report, present: map[string]bool{}, faulty: map[string]bool{}, unread: map[string]bool{}}
+	c.d.table("", tree, into)
+	return tree, true
+}
+
 func (c *checker) result() (*Manifest, error) {
 	if len(c.faults) == 0 {
 		return c.m, nil
 	}
+	return nil, c.sorted()
+}
+
+// sorted returns the faults in the order of the file.
+func (c *checker) sorted() Faults {
 	slices.SortStableFunc(c.faults, func(a, b Fault) int {
 		if a.Line != b.Line {
 			return a.Line - b.Line
 		}
 		return a.Column - b.Column
 	})
-	return nil, c.faults
+	return c.faults
 }
 
 func (c *checker) report(path string, rule Rule, args ...any) {
@@ -193,18 +208,20 @@ func (c *checker) defaults() {
 		c.defaultInt("id_scheme.min_length", &m.IDScheme.MinLength, m.IDScheme.Length)
 	}
 	c.defaultInt("consent.valid_days", &m.Consent.ValidDays, 90)
+	// Only a load file that the toolkit carries is known before it is read.
+	pkg, module := applets.BasePackage, iso7816.AID{}
+	if x, ok := applets.BaseModule(m.Profile); ok {
+		module = x
+	} else if m.LoadFile.Path == BuiltinFiles {
+		pkg, module = files.Package, files.Module
+	} else if m.Profile == Custom && m.LoadFile.Path != BuiltinBase {
+		pkg = iso7816.AID{}
+	}
 	if !c.has("application.package") {
-		m.Application.Package = applets.BasePackage
+		m.Application.Package = pkg
 	}
 	if !c.has("application.module") {
-		switch m.Profile {
-		case "common-ap":
-			m.Application.Module = applets.ModuleCommonAP
-		case "type-a":
-			m.Application.Module = applets.ModuleTypeA
-		case "type-d":
-			m.Application.Module = applets.ModuleTypeD
-		}
+		m.Application.Module = module
 	}
 }
 
@@ -219,7 +236,7 @@ func (c *checker) defaultInt(path string, into *int, n int) {
 func (c *checker) individualNumbers(path string, v any) {
 	switch v := v.(type) {
 	case string:
-		if path != "load_file.sha256" && HoldsIndividualNumber(v) {
+		if path != "load_file.sha256" && (HoldsIndividualNumber(v) || hexHoldsIndividualNumber(v)) {
 			c.report(path, RuleIndividualNumber)
 			c.d.faulty[path] = true
 		}
@@ -248,23 +265,28 @@ func (c *checker) individualNumbers(path string, v any) {
 	}
 }
 
+// builtin begins the path of a load file that the toolkit carries.
+const builtin = "builtin:"
+
+var builtins = map[string]func() []byte{BuiltinBase: applets.BaseLoadFile, BuiltinFiles: files.LoadFile}
+
 // loadFile checks what can be told without reading another file.
 func (c *checker) loadFile() {
 	m := c.m
 	switch p := m.LoadFile.Path; {
 	case p == "":
 		c.fault("load_file.path", RuleMissing, `path = "`+BuiltinBase+`"`)
-	case p == BuiltinBase:
-	case strings.HasPrefix(p, "builtin:"):
-		c.fault("load_file.path", RuleChoice, p, BuiltinBase)
+	case builtins[p] != nil:
+	case strings.HasPrefix(p, builtin):
+		c.fault("load_file.path", RuleChoice, p, BuiltinBase+", "+BuiltinFiles)
 	case !filepath.IsLocal(filepath.FromSlash(p)):
 		c.fault("load_file.path", RuleLoadFilePath)
 	}
 	if !c.has("load_file.sha256") {
 		c.fault("load_file.sha256", RuleMissing, `sha256 = "…"`)
 	}
-	if m.LoadFile.Path == BuiltinBase && c.clean("load_file.path") {
-		f, err := capfile.Parse(applets.BaseLoadFile())
+	if carried := builtins[m.LoadFile.Path]; carried != nil && c.clean("load_file.path") {
+		f, err := capfile.Parse(carried())
 		if err != nil {
 			c.fault("load_file.path", RuleLoadFile, err)
 			return
@@ -307,8 +329,8 @@ func (c *checker) compareLoadFile(f *capfile.File) {
 func (m *Manifest) OpenLoadFile() (*capfile.File, error) {
 	var f *capfile.File
 	var err error
-	if m.LoadFile.Path == BuiltinBase {
-		f, err = capfile.Parse(applets.BaseLoadFile())
+	if carried := builtins[m.LoadFile.Path]; carried != nil {
+		f, err = capfile.Parse(carried())
 	} else {
 		f, err = capfile.ReadFile(filepath.Join(filepath.Dir(m.file), filepath.FromSlash(m.LoadFile.Path)))
 	}

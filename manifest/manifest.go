@@ -1,6 +1,7 @@
 package manifest
 
 import (
+	"github.com/freearea/freearea/applets/recipe"
 	"github.com/freearea/freearea/iso7816"
 	"github.com/freearea/freearea/keys"
 )
@@ -23,7 +24,7 @@ const (
 type Manifest struct {
 	Format      int         `toml:"manifest"`
 	ID          string      `toml:"id"`      // 1 to 32 of a-z, 0-9 and hyphen; stands in EF.ID
-	Profile     string      `toml:"profile"` // "common-ap", "type-a", "type-d" or a profile added by the program
+	Profile     string      `toml:"profile"` // "common-ap", "type-a", "type-d", "custom" or a profile added by the program
 	Name        Text        `toml:"name"`
 	Purpose     Text        `toml:"purpose"`
 	Operator    Operator    `toml:"operator"`
@@ -37,7 +38,12 @@ type Manifest struct {
 	Consent     Consent     `toml:"consent"`
 	Retention   Retention   `toml:"retention"`
 
-	file string // as given to Load or Parse
+	// Custom says how an application of one's own is used, with the profile
+	// "custom" only.
+	Custom recipe.Recipe `toml:"custom"`
+
+	file       string // as given to Load or Parse
+	protection string // key of the table of that name, where it is not the profile
 }
 
 // Text is one text in the languages of the holder and the clerk.
@@ -91,13 +97,16 @@ type Application struct {
 	Memory         int         `toml:"memory"`          // persistent memory in bytes that the instance may take; 0: what the profile needs
 }
 
-// BuiltinBase is the path of the base load file that the toolkit carries.
-const BuiltinBase = "builtin:base"
+// Paths of the load files that the toolkit carries.
+const (
+	BuiltinBase  = "builtin:base"  // the base applications
+	BuiltinFiles = "builtin:files" // the file application
+)
 
 // LoadFile says which load file the application comes from. The hash decides,
 // not the path and not the AID.
 type LoadFile struct {
-	Path   string `toml:"path"`   // relative to the manifest, or BuiltinBase
+	Path   string `toml:"path"`   // relative to the manifest, or BuiltinBase, BuiltinFiles
 	SHA256 Hash   `toml:"sha256"` // of the load file data block
 }
 

@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"github.com/freearea/freearea/applets"
+	"github.com/freearea/freearea/applets/recipe"
 	"github.com/freearea/freearea/consent"
 	"github.com/freearea/freearea/iso7816"
 	"github.com/freearea/freearea/manifest"
@@ -26,7 +27,7 @@ var _ consent.Service = (*manifest.Manifest)(nil)
 
 const examples = "../examples"
 
-var exampleNames = []string{"shopping-street", "city-library", "office-pass"}
+var exampleNames = []string{"shopping-street", "city-library", "office-pass", "driving-record"}
 
 func load(t *testing.T, name string) *manifest.Manifest {
 	t.Helper()
@@ -82,7 +83,7 @@ func TestExamples(t *testing.T) {
 			}
 		}
 	}
-	want := map[string]string{"shopping-street": "common-ap", "city-library": "type-a", "office-pass": "type-d"}
+	want := map[string]string{"shopping-street": "common-ap", "city-library": "type-a", "office-pass": "type-d", "driving-record": "custom"}
 	if diff := cmp.Diff(want, profiles); diff != "" {
 		t.Error(diff)
 	}
@@ -123,7 +124,8 @@ func edit(t *testing.T, text, old, replacement string) (string, int) {
 // TestRules breaks one thing of an example at a time: each rule must name the
 // key, and the line where it stands.
 func TestRules(t *testing.T) {
-	const street, library, office = "shopping-street", "city-library", "office-pass"
+	const street, library, office, record = "shopping-street", "city-library", "office-pass", "driving-record"
+	const anywhere = 1000 // the fault stands at a key far from what was changed
 	tests := []struct {
 		rule     manifest.Rule
 		example  string
@@ -220,6 +222,52 @@ func TestRules(t *testing.T) {
 		{manifest.RuleItemName, office, `name       = "area"`, `name = "Area"`, "items[0].name", 0},
 		{manifest.RuleItemDuplicate, library, `name       = "home-branch"`, `name = "category"`, "items[1].name", 0},
 
+		{manifest.RuleCustomUnused, record, `profile  = "custom"`, `profile  = "common-ap"`, "custom", anywhere},
+		{manifest.RuleMissing, street, `profile  = "common-ap"`, `profile  = "custom"`, "custom", -8},
+		{manifest.RuleHexMalformed, record, `"001A 1A 01 00"`, `"001A 1A 01 0"`, "custom.personalize.groups[2].parts[0].hex", 0},
+		{manifest.RuleHexMalformed, record, `"001A 1A 01 00"`, `""`, "custom.personalize.groups[2].parts[0].hex", 0},
+		{manifest.RuleTagMalformed, record, `tag     = "DF40"`, `tag = "DF10"`, "custom.observe.steps[0].tag", 0},
+		{manifest.RuleTagMalformed, record, `path = ["E1", "C2"]`, `path = ["E1", "1F"]`, "custom.read.id.path[1]", 0},
+		{manifest.RuleStatusMalformed, record, `absent = ["6985"]`, `absent = ["5985"]`, "custom.absent[0]", 0},
+		{manifest.RuleWrongType, record, `sfi     = 26`, `sfi = "26"`, "custom.read.steps[0].sfi", 0},
+		{manifest.RuleUnknownKeyNear, record, `sfi     = 26`, `sfl = 26`, "custom.read.steps[0].sfl", 0},
+		{manifest.RuleRange, record, `sfi     = 26`, `sfi = 31`, "custom.read.steps[0].sfi", 0},
+		{manifest.RuleRange, record, `memory     = 1052`, `memory = 0`, "custom.install.memory", 0},
+		{manifest.RuleMemory, record, `memory   = 1200`, `memory = 1000`, "application.memory", 0},
+		{manifest.RuleChoice, record, `format = "dgi"`, `format = "tlv"`, "custom.personalize.format", 0},
+		{manifest.RuleChoice, record, `{ value = "pin-limit" }`, `{ value = "limit" }`, "custom.personalize.groups[1].parts[1].value", 0},
+		{manifest.RuleMissing, record, `by = "groups"`, ``, "custom.wipe.by", -1},
+		{manifest.RuleMissing, record, `tag          = { from = "written", path = ["C1"] }`, ``, "custom.observe.tag.from", -1},
+		{manifest.RuleIndividualNumber, record, `"001A 1A 01 00"`, `"363231343938333230323537"`, "custom.personalize.groups[2].parts[0].hex", 0},
+		{manifest.RuleRecipeOneOf, record, `{ hex = "001A 1A 01 00" }`, `{ hex = "00", value = "id" }`, "custom.personalize.groups[2].parts[0]", 0},
+		{manifest.RuleRecipeOneOf, record, `sfi     = 27`, "sfi = 27\nfile = '001B'", "custom.read.steps[2]", -3},
+		{manifest.RuleRecipeNotHere, record, `{ hex = "001A 1A 01 00" }`, `{ hex = "00", encrypt = true }`, "custom.personalize.groups[2].parts[0].encrypt", 0},
+		{manifest.RuleRecipeNotHere, record, `sfi     = 26`, "sfi = 26\nrecord = 1", "custom.read.steps[0].record", 1},
+		{manifest.RuleRecipeNotHere, record, `by = "groups"`, `by = "delete"`, "custom.wipe.groups", 1},
+		{manifest.RuleRecipeSize, record, `file    = "001C"`, `file = "1C"`, "custom.read.steps[3].file", 0},
+		{manifest.RuleRecipeIdentifier, record, `id    = "DF21"`, `id = "21"`, "custom.personalize.groups[0].id", 0},
+		{manifest.RuleRecipeDepth, record, `{ value = "pin-set" }`, `{ parts = [{ parts = [{ parts = [{ parts = [{ value = "pin-set" }] }] }] }] }`,
+			"custom.personalize.groups[3].parts[0].parts[0].parts[0].parts[0].parts", 0},
+		{manifest.RuleRecipeDepth, record, `path = ["E1", "C2"]`, `path = ["E1", "E2", "E3", "E4", "C1"]`, "custom.read.id.path", 0},
+		{manifest.RuleRecipeCount, record, `[[custom.observe.steps]]`, strings.Repeat("[[custom.observe.steps]]\ncommand = 'get-data'\n", 16) + "[[custom.observe.steps]]", "custom.observe.steps", 0},
+		{manifest.RuleRecipePINInClear, record, `{ encrypt = true, parts =`, `{ parts =`, "custom.personalize.groups[1].parts[3].parts[0].value", 0},
+		{manifest.RuleRecipeConstant, record, `{ hex = "57 49 50 45" }`, `{ value = "id" }`, "custom.wipe.groups[0].parts[0]", 0},
+		{manifest.RuleRecipeConstant, record, `{ hex = "57 49 50 45" }`, `{ encrypt = true, parts = [{ hex = "00" }] }`, "custom.wipe.groups[0].parts[0]", 0},
+		{manifest.RuleRecipeSource, record, `signature    = { from = "signature" }`, `signature = { from = "sign" }`, "custom.read.signature.from", 0},
+		{manifest.RuleRecipeSource, record, `when    = { from = "pin-set"`, `when = { from = "data"`, "custom.read.steps[1].when.from", 0},
+		{manifest.RuleRecipeName, record, `name    = "data"`, `name = "Data"`, "custom.read.steps[2].name", 0},
+		{manifest.RuleRecipeNameTwice, record, `name    = "data"`, `name = "pin-set"`, "custom.read.steps[2].name", 0},
+		{manifest.RuleRecipeNotWritten, record, `{ value = "tag" }`, `{ hex = "00" }`, "custom.personalize.groups", anywhere},
+		{manifest.RuleRecipeNotWritten, record, `{ item = "class" }`, `{ hex = "00" }`, "custom.personalize.groups", anywhere},
+		{manifest.RuleRecipeNotWritten, record, `tries      = 10`, "tries = 10\nmust_change = true", "custom.personalize.groups", anywhere},
+		{manifest.RuleRecipeNotRead, record, "signature    = { from = \"signature\" }", "", "custom.read.signature", anywhere},
+		{manifest.RuleRecipeNotRead, record, "command = \"verify\"", "command = \"read-binary\"\nname = \"x\"", "custom.read.steps", anywhere},
+		{manifest.RuleRecipeNotRead, record, "[[custom.read.items]]\nname = \"class\"\nfrom = \"data\"\npath = [\"E1\", \"C5\"]\n", "", "custom.read.items", anywhere},
+		{manifest.RuleRecipeItemUnknown, record, `{ item = "conditions" }`, `{ item = "eyes" }`, "custom.personalize.groups[5].parts[0].parts[4].parts[0].item", 0},
+		{manifest.RuleRecipePINPolicy, record, `policy     = "required"`, `policy = "none"`, "custom.personalize.groups", anywhere},
+		{manifest.RuleRecipeObject, record, `tag     = "DF40"`, ``, "custom.observe.steps[0].tag", -3},
+		{manifest.RuleRecipeVerifyTwice, record, `[[custom.read.items]]`, "[[custom.read.steps]]\ncommand = 'verify'\nsfi = 6\nlength = 12\nfill = 'FF'\n[[custom.read.items]]", "custom.read.steps[4]", 0},
+
 		{manifest.RuleIDPrefix, street, `"MS-"`, `"MS_"`, "id_scheme.prefix", 0},
 		{manifest.RuleIDPrefix, street, `"MS-"`, `"みなと"`, "id_scheme.prefix", 0},
 		{manifest.RuleIDLength, street, "length   = 8", "length = 61", "id_scheme.length", 0},
@@ -260,12 +308,13 @@ func TestRules(t *testing.T) {
 			if i < 0 {
 				t.Fatalf("no fault at %s:\n%v", tt.key, err)
 			}
-			if f := faults[i]; f.Line != line+tt.lines || f.Column < 1 && f.Line > 1 || f.File != "x.toml" {
+			if f := faults[i]; tt.lines != anywhere && f.Line != line+tt.lines || f.Line < 1 || f.Column < 1 && f.Line > 1 || f.File != "x.toml" {
 				t.Errorf("place is %s, line %d expected", f.Place(), line+tt.lines)
 			}
 		})
 	}
 	elsewhere := []manifest.Rule{ // tested by functions of their own
+		manifest.RuleRecipeFile, manifest.RuleRecipeFormat,
 		manifest.RuleUnreadable, manifest.RuleTooLarge, manifest.RuleLoadFile, manifest.RuleAIDTaken,
 		manifest.RuleSubjectID, manifest.RuleSubjectItemUnknown, manifest.RuleSubjectItemMissing, manifest.RuleSubjectItemValue,
 		manifest.RuleSubjectItemLength, manifest.RuleSubjectPINMissing, manifest.RuleSubjectPINUnused, manifest.RuleSubjectPIN,
@@ -450,6 +499,13 @@ func TestDigestCoversEveryKey(t *testing.T) {
 	changed("key", func(m *manifest.Manifest) { m.Keys.Read += "x" })
 	changed("term", func(m *manifest.Manifest) { m.Term.Years++ })
 	changed("methods", func(m *manifest.Manifest) { slices.Reverse(m.Consent.Methods) })
+	changed("recipe", func(m *manifest.Manifest) { m.Custom.Install.Memory++ })
+	changed("a part of the recipe", func(m *manifest.Manifest) {
+		m.Custom.Personalize.Groups = []recipe.Group{{ID: recipe.Hex{1, 2}, Parts: []recipe.Part{{Value: "id", Tag: 0xC2}}}}
+	})
+	changed("a step of the recipe", func(m *manifest.Manifest) {
+		m.Custom.Read.Steps = []recipe.Step{{SFI: 1, Status: []recipe.Status{0x9000}}}
+	})
 	changed("retention", func(m *manifest.Manifest) { m.Retention.Days++ })
 }
 

@@ -1,6 +1,7 @@
 package manifest
 
 import (
+	"encoding"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -493,7 +494,11 @@ func TestSchema(t *testing.T) {
 		if ref, ok := node["$ref"].(string); ok {
 			node = defs[strings.TrimPrefix(ref, "#/$defs/")].(map[string]any)
 		}
-		if typ.Kind() == reflect.Slice {
+		if strings.Count(path, ".parts") > 3 {
+			return // parts within parts, over and over
+		}
+		_, isText := reflect.New(typ).Interface().(encoding.TextUnmarshaler)
+		if typ.Kind() == reflect.Slice && !isText {
 			if node["type"] != "array" {
 				t.Errorf("%s is no array", path)
 				return
@@ -502,12 +507,12 @@ func TestSchema(t *testing.T) {
 			return
 		}
 		known, fields := []string(nil), map[string]int(nil)
-		if typ.Kind() == reflect.Struct {
+		if typ.Kind() == reflect.Struct && !isText {
 			known, fields = fieldKeys(typ)
 		}
 		if len(known) == 0 {
 			want := map[reflect.Kind]string{reflect.Int: "integer", reflect.Bool: "boolean"}[typ.Kind()]
-			if want == "" {
+			if want == "" || isText {
 				want = "string"
 			}
 			if node["type"] != want && node["enum"] == nil && node["const"] == nil {
@@ -626,7 +631,7 @@ func FuzzParse(f *testing.F) {
 		}
 		f.Add(string(text))
 	}
-	for _, name := range []string{"shopping-street", "city-library", "office-pass"} {
+	for _, name := range []string{"shopping-street", "city-library", "office-pass", "driving-record"} {
 		text, err := os.ReadFile("../examples/" + name + ".toml")
 		if err != nil {
 			f.Fatal(err)

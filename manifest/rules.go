@@ -5,6 +5,8 @@ import (
 	"maps"
 	"slices"
 	"strings"
+
+	"github.com/freearea/freearea/applets/recipe"
 )
 
 // Rule names what a fault violates. It is an error, so that
@@ -91,6 +93,32 @@ const (
 	RuleTerm           Rule = "term"
 	RuleTermLength     Rule = "term-length"
 	RuleConsentMethods Rule = "consent-methods"
+
+	// Applications of one's own.
+	RuleCustomUnused    Rule = "custom-unused"
+	RuleHexMalformed    Rule = "hex-malformed"
+	RuleTagMalformed    Rule = "tag-malformed"
+	RuleStatusMalformed Rule = "status-malformed"
+	RuleRecipeFormat    Rule = "recipe-format"
+	RuleRecipeFile      Rule = "recipe-file-name"
+
+	RuleRecipeOneOf       Rule = recipe.RuleOneOf
+	RuleRecipeNotHere     Rule = recipe.RuleNotHere
+	RuleRecipeSize        Rule = recipe.RuleSize
+	RuleRecipeIdentifier  Rule = recipe.RuleIdentifier
+	RuleRecipeDepth       Rule = recipe.RuleDepth
+	RuleRecipeCount       Rule = recipe.RuleCount
+	RuleRecipePINInClear  Rule = recipe.RulePINInClear
+	RuleRecipeConstant    Rule = recipe.RuleConstant
+	RuleRecipeSource      Rule = recipe.RuleSource
+	RuleRecipeName        Rule = recipe.RuleName
+	RuleRecipeNameTwice   Rule = recipe.RuleNameTwice
+	RuleRecipeNotWritten  Rule = recipe.RuleNotWritten
+	RuleRecipeNotRead     Rule = recipe.RuleNotRead
+	RuleRecipeItemUnknown Rule = recipe.RuleItemUnknown
+	RuleRecipePINPolicy   Rule = recipe.RulePINPolicy
+	RuleRecipeObject      Rule = recipe.RuleObject
+	RuleRecipeVerifyTwice Rule = recipe.RuleVerifyTwice
 
 	// Subjects.
 	RuleSubjectID          Rule = "subject-id"
@@ -356,6 +384,99 @@ var ruleTexts = map[Rule]ruleText{
 	RuleConsentMethods: {
 		Text{EN: "no method of consent, or one named twice", JA: "同意の方法がないか、重複しています"},
 		Text{EN: `for example: methods = ["paper", "screen"]`, JA: `例: methods = ["paper", "screen"]`},
+	},
+
+	RuleCustomUnused: {
+		Text{EN: "the profile is not custom, so this table says nothing", JA: "プロファイルが custom ではないため、このテーブルは使われません"},
+		Text{EN: `remove it, or write profile = "custom"`, JA: `これを削除するか、profile = "custom" と書いてください`},
+	},
+	RuleHexMalformed: {
+		Text{EN: "not bytes in hexadecimal digits", JA: "16 進数で書いたバイト列ではありません"},
+		Text{EN: "for example: 01 02 0A", JA: "例: 01 02 0A"},
+	},
+	RuleTagMalformed: {
+		Text{EN: "not a BER-TLV tag of 1 to 3 bytes", JA: "1〜3 バイトの BER-TLV タグではありません"},
+		Text{EN: "for example: C1, 5F20 or DF8101", JA: "例: C1、5F20、DF8101"},
+	},
+	RuleStatusMalformed: {
+		Text{EN: "not a status word", JA: "ステータスワードではありません"},
+		Text{EN: "4 hexadecimal digits that begin with 6 or 9: 9000", JA: "6 または 9 で始まる 16 進数 4 桁で書いてください。例: 9000"},
+	},
+	RuleRecipeFormat: {
+		Text{EN: "not a profile of format %d", JA: "形式 %d のプロファイルではありません"},
+		Text{EN: "begin the file with: recipe = %d", JA: "ファイルの先頭に recipe = %d と書いてください"},
+	},
+	RuleRecipeFile: {
+		Text{EN: "the file's name is not that of a new profile", JA: "ファイル名が新しいプロファイルの名前になっていません"},
+		Text{EN: "name it NAME.toml: 1 to 32 of a-z, 0-9 and hyphens, a letter first, and no profile that there is already", JA: "a-z、0-9、ハイフンからなる 1〜32 文字で英字から始まり、既存のプロファイルと異なる名前を付け、名前.toml としてください"},
+	},
+	RuleRecipeOneOf: {
+		Text{EN: "exactly one of these keys is needed: %s", JA: "次のキーのうち 1 つだけが必要です: %s"},
+		Text{EN: "keep the one that is meant", JA: "意図したものだけを残してください"},
+	},
+	RuleRecipeNotHere: {
+		Text{EN: "this key does not go with: %s", JA: "このキーは次のものと併用できません: %s"},
+		Text{EN: "remove one or the other", JA: "どちらかを削除してください"},
+	},
+	RuleRecipeSize: {
+		Text{EN: "%d bytes are allowed here", JA: "ここに書けるのは %d バイトです"},
+		Text{EN: "write this number of bytes, or no more", JA: "この長さを守ってください"},
+	},
+	RuleRecipeIdentifier: {
+		Text{EN: "not an identifier of this format", JA: "この形式の識別子ではありません"},
+		Text{EN: "a DGI has 2 bytes; with ber-tlv it is a tag of 1 to 3 bytes", JA: "DGI は 2 バイト、ber-tlv では 1〜3 バイトのタグです"},
+	},
+	RuleRecipeDepth: {
+		Text{EN: "more than %d levels", JA: "%d 段を超えています"},
+		Text{EN: "make it flatter", JA: "段数を減らしてください"},
+	},
+	RuleRecipeCount: {
+		Text{EN: "more than %d", JA: "%d 個を超えています"},
+		Text{EN: "keep what is needed", JA: "必要なものだけを残してください"},
+	},
+	RuleRecipePINInClear: {
+		Text{EN: "the PIN would be written without encryption", JA: "暗証番号が暗号化されずに書き込まれます"},
+		Text{EN: "put it into parts with encrypt = true", JA: "encrypt = true の parts に入れてください"},
+	},
+	RuleRecipeConstant: {
+		Text{EN: "erasing can't write a value", JA: "消去で値を書き込むことはできません"},
+		Text{EN: "write constants (hex) only", JA: "定数（hex）だけを書いてください"},
+	},
+	RuleRecipeSource: {
+		Text{EN: "nothing named %[1]q was read before", JA: "%[1]q という名前の読み取りが、これより前にありません"},
+		Text{EN: "names here: %[2]s", JA: "ここで使える名前: %[2]s"},
+	},
+	RuleRecipeName: {
+		Text{EN: "a step's name has 1 to 16 of a-z, 0-9 and hyphens, begins with a letter and is not \"answer\"", JA: "名前は a-z、0-9、ハイフンからなる 1〜16 文字で、英字で始まり、answer 以外でなければなりません"},
+		Text{EN: "for example: data", JA: "例: data"},
+	},
+	RuleRecipeNameTwice: {
+		Text{EN: "the name %q is used twice", JA: "名前 %q が重複しています"},
+		Text{EN: "give each its own", JA: "それぞれ異なる名前を付けてください"},
+	},
+	RuleRecipeNotWritten: {
+		Text{EN: "nothing writes this: %s", JA: "書き込みの記述がありません: %s"},
+		Text{EN: "add a part for it to a group; without the tag no run knows what a card holds", JA: "group に part を追加してください。tag がないと、カードの内容を後で確認できません"},
+	},
+	RuleRecipeNotRead: {
+		Text{EN: "nothing reads this: %s", JA: "読み取りの記述がありません: %s"},
+		Text{EN: "say where it stands, or don't record it", JA: "どこにあるかを書くか、記録しないでください"},
+	},
+	RuleRecipeItemUnknown: {
+		Text{EN: "the service has no item %q", JA: "サービスに項目 %q はありません"},
+		Text{EN: "only declared items are recorded: remove this, or declare the item", JA: "記録できるのは定めた項目だけです。これを削除するか、項目を定めてください"},
+	},
+	RuleRecipePINPolicy: {
+		Text{EN: "the application and the table [pin] disagree on whether there is a PIN", JA: "暗証番号の有無が、アプリケーションと [pin] で一致していません"},
+		Text{EN: "write policy = \"required\" where the application has a PIN, and only there", JA: "アプリケーションに暗証番号がある場合に限り policy = \"required\" と書いてください"},
+	},
+	RuleRecipeObject: {
+		Text{EN: "GET DATA takes a tag of 1 or 2 bytes", JA: "GET DATA のタグは 1〜2 バイトです"},
+		Text{EN: "for example: tag = \"DF40\"", JA: "例: tag = \"DF10\""},
+	},
+	RuleRecipeVerifyTwice: {
+		Text{EN: "a second PIN", JA: "2 つ目の暗証番号です"},
+		Text{EN: "a recipe has one PIN at most", JA: "暗証番号は 1 つまでです"},
 	},
 
 	RuleSubjectID: {

@@ -58,7 +58,7 @@ func (p *Provisioner) Desire(ctx context.Context, r Request) (*Desired, error) {
 	case m == nil || r.LoadFile == nil || r.Consent == nil:
 		return nil, errors.New("a request needs manifest, load file and consent")
 	}
-	profile, ok := p.Profiles.Lookup(m.Profile)
+	profile, ok := m.LookupProfile(p.Profiles)
 	if !ok {
 		return nil, fmt.Errorf("profile %q is not known to this program", m.Profile)
 	}
@@ -185,6 +185,10 @@ func (p *Provisioner) content(ctx context.Context, d *Desired, number uint16, da
 	field := func(b []byte) { fmt.Fprintf(digest, "%d:%s,", len(b), b) }
 	field([]byte("freearea content 1"))
 	field([]byte(d.Manifest.Profile))
+	if x, ok := d.Profile.(applets.Digester); ok {
+		sum := x.Digest()
+		field(sum[:])
+	}
 	field(instance.Bytes())
 	field(record)
 	field(items)
@@ -217,8 +221,13 @@ func erase(c *applets.Content) {
 
 func tagText(tag [16]byte) string { return hex.EncodeToString(tag[:]) }
 
-// observe asks an instance what it holds, through its Security Domain.
+// observe asks an instance what it holds: through its Security Domain, unless the
+// profile asks by commands of its own.
 func (p *Provisioner) observe(ctx context.Context, s *Session, profile applets.Profile, instance iso7816.AID) (applets.Observation, error) {
+	if x, ok := profile.(applets.Observer); ok {
+		s.lost = true // whatever comes of it
+		return x.Observe(ctx, p.Card, instance)
+	}
 	commands, err := p.observation(profile, instance)
 	if err != nil {
 		return applets.Observation{}, err

@@ -60,6 +60,9 @@ type Step struct {
 	Key      keys.Ref // under which they go
 
 	build func(ctx context.Context, s *Session) ([]globalplatform.Commander, error)
+	// look is what a step does that talks to the instance itself, in place of
+	// build and check.
+	look  func(ctx context.Context, s *Session) error
 	check func(response []byte) error // of the last command's answer; may be nil
 	// spared tells a refusal that leaves the card as it should be; may be nil.
 	spared func(error) bool
@@ -170,6 +173,9 @@ func (p *Provisioner) checkRoom(ctx context.Context, s *Session, d *Desired, pla
 	if need == 0 {
 		return nil
 	}
+	if err := p.regain(ctx, s); err != nil {
+		return err
+	}
 	has, err := globalplatform.Resources(ctx, s.channel)
 	if err != nil {
 		return fmt.Errorf("read the card's free memory: %w", err)
@@ -210,6 +216,9 @@ func (p *Provisioner) usable(ctx context.Context, s *Session) error {
 		return ErrNoLedger
 	}
 	if s.dirty {
+		if err := p.regain(ctx, s); err != nil {
+			return err
+		}
 		if err := s.refresh(ctx); err != nil {
 			return err
 		}
@@ -304,7 +313,7 @@ func (p *Provisioner) planInstall(ctx context.Context, s *Session, d *Desired, p
 		if err != nil {
 			return nil, fmt.Errorf("look into %v: %w", app.Instance, err)
 		}
-		if fits(observed.Spec, d.spec) {
+		if observed.SpecUnknown || fits(observed.Spec, d.spec) {
 			plan.data = observed.Spec.DiversificationData
 			return &observed, nil
 		}
@@ -332,7 +341,7 @@ func fits(have, want applets.InstallSpec) bool {
 // file with it when nothing else uses it. What a torn run has left of that is
 // finished.
 func (p *Provisioner) PlanWithdraw(ctx context.Context, s *Session, m *manifest.Manifest) (*Plan, error) {
-	profile, ok := p.Profiles.Lookup(m.Profile)
+	profile, ok := m.LookupProfile(p.Profiles)
 	if !ok {
 		return nil, fmt.Errorf("profile %q is not known to this program", m.Profile)
 	}
@@ -355,7 +364,9 @@ func (p *Provisioner) PlanWithdraw(ctx context.Context, s *Session, m *manifest.
 	}
 	if present != nil {
 		if present.State != globalplatform.StateInstalled { // what was never selectable takes no commands, and holds nothing
-			plan.Steps = append(plan.Steps, p.wipe(profile, app.Instance))
+			if len(profile.Wipe()) > 0 {
+				plan.Steps = append(plan.Steps, p.wipe(profile, app.Instance))
+			}
 		}
 		plan.Steps = append(plan.Steps, p.deleteObject(StepDelete, app.Instance))
 	}

@@ -193,6 +193,12 @@ func (p *Provisioner) bind(ctx context.Context, s *Session, d *Desired, run stri
 // carryOut sends the commands of one step.
 func (p *Provisioner) carryOut(ctx context.Context, s *Session, plan *Plan, n int) error {
 	step := plan.Steps[n-1]
+	if step.look != nil {
+		return step.look(ctx, s)
+	}
+	if err := p.regain(ctx, s); err != nil {
+		return err
+	}
 	commands, err := step.build(ctx, s)
 	if err != nil {
 		return err

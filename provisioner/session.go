@@ -22,11 +22,16 @@ type Session struct {
 	LoadFiles    []globalplatform.RegistryEntry
 
 	channel *scp.Session
+	lost    bool // an instance was selected, which ended the channel
 	dirty   bool // the registry may have changed since it was read
 }
 
 // Close ends the secure channel on this side.
-func (s *Session) Close() { s.channel.Close() }
+func (s *Session) Close() {
+	if s.channel != nil {
+		s.channel.Close()
+	}
+}
 
 // Connect opens the secure channel and reads what is on the card. Failures to
 // authenticate are recorded per card, and after several in a row the next try
@@ -92,6 +97,25 @@ func (p *Provisioner) cardRef(ctx context.Context, iin, cin []byte) (ledger.Card
 		return "", fmt.Errorf("ledger key %q: %w", p.LedgerKey.Name, err)
 	}
 	return ledger.CardRef(hex.EncodeToString(digest[:])), nil
+}
+
+// regain opens the channel again after an instance was selected. It is the
+// first authentication since one that succeeded, not a second try.
+func (p *Provisioner) regain(ctx context.Context, s *Session) error {
+	if !s.lost {
+		return nil
+	}
+	s.Close()
+	s.channel = nil
+	plain, target := iso7816.Plain(p.Card), p.CardProfile.SecurityDomain
+	if _, err := globalplatform.Select(ctx, plain, target); err != nil {
+		return fmt.Errorf("select the security domain %v: %w", target, err)
+	}
+	if err := p.authenticate(ctx, s, plain, target); err != nil {
+		return err
+	}
+	s.lost = false
+	return nil
 }
 
 // authenticate opens the channel and records the outcome.

@@ -70,11 +70,12 @@ func (p *Provisioner) personalize(plan *Plan, setPIN bool) Step {
 					return nil, err
 				}
 			}
+			c.KeepPIN = d.spec.PIN && !setPIN
 			blocks, err := d.Profile.Personalization(c, s.channel.EncryptSensitive)
 			if err != nil {
 				return nil, err
 			}
-			return p.storeData(plan.Instance, blocks)
+			return p.storeData(d.Profile, plan.Instance, blocks)
 		},
 	}
 }
@@ -82,20 +83,27 @@ func (p *Provisioner) personalize(plan *Plan, setPIN bool) Step {
 // verify reads back what the card says that it holds.
 func (p *Provisioner) verify(plan *Plan) Step {
 	d := plan.desired
+	holds := func(observed applets.Observation, err error) error {
+		if err == nil && (!observed.Personalized() || observed.Tag != plan.tag) {
+			err = ErrNotVerified
+		}
+		return err
+	}
+	if _, ok := d.Profile.(applets.Observer); ok {
+		return Step{
+			Name: StepVerify, Key: p.SecurityDomainKey, Commands: []string{"SELECT"},
+			look: func(ctx context.Context, s *Session) error {
+				return holds(p.observe(ctx, s, d.Profile, plan.Instance))
+			},
+		}
+	}
 	return Step{
 		Name: StepVerify, Key: p.SecurityDomainKey, Commands: []string{"INSTALL [for personalization]", "STORE DATA"},
 		build: func(context.Context, *Session) ([]globalplatform.Commander, error) {
 			return p.observation(d.Profile, plan.Instance)
 		},
 		check: func(answer []byte) error {
-			observed, err := d.Profile.ParseObservation(answer)
-			if err != nil {
-				return err
-			}
-			if !observed.Personalized() || observed.Tag != plan.tag {
-				return ErrNotVerified
-			}
-			return nil
+			return holds(d.Profile.ParseObservation(answer))
 		},
 	}
 }
@@ -104,7 +112,7 @@ func (p *Provisioner) wipe(profile applets.Profile, instance iso7816.AID) Step {
 	return Step{
 		Name: StepWipe, Key: p.SecurityDomainKey, Commands: []string{"INSTALL [for personalization]", "STORE DATA"},
 		build: func(context.Context, *Session) ([]globalplatform.Commander, error) {
-			return p.storeData(instance, profile.Wipe())
+			return p.storeData(profile, instance, profile.Wipe())
 		},
 	}
 }
@@ -127,15 +135,25 @@ func (p *Provisioner) deleteLoadFile(aid iso7816.AID) Step {
 	return step
 }
 
+// storeOptions says how STORE DATA is marked: as is usual on the card, unless
+// the profile knows better.
+func (p *Provisioner) storeOptions(profile applets.Profile) globalplatform.StoreOptions {
+	o := p.CardProfile.StoreData
+	if x, ok := profile.(applets.StoreFormatter); ok {
+		o.Format, o.Encryption = x.StoreFormat()
+	}
+	return o
+}
+
 // storeData is INSTALL [for personalization] and the blocks.
-func (p *Provisioner) storeData(instance iso7816.AID, blocks [][]byte) ([]globalplatform.Commander, error) {
-	return p.personalization(instance, blocks, p.CardProfile.StoreData)
+func (p *Provisioner) storeData(profile applets.Profile, instance iso7816.AID, blocks [][]byte) ([]globalplatform.Commander, error) {
+	return p.personalization(instance, blocks, p.storeOptions(profile))
 }
 
 // observation asks an instance what it holds, by STORE DATA of case 4 (GPCS
 // 11.11, P1 b1 = 1).
 func (p *Provisioner) observation(profile applets.Profile, instance iso7816.AID) ([]globalplatform.Commander, error) {
-	o := p.CardProfile.StoreData
+	o := p.storeOptions(profile)
 	o.Answer = true
 	return p.personalization(instance, [][]byte{profile.ObservationRequest()}, o)
 }

@@ -237,6 +237,7 @@ var selectByAID = iso7816.Select(iso7816.AID{}).Header()
 func (a *attempt) service(ctx context.Context, s Service, pin asker) (*Tap, error) {
 	request := applets.ReadRequest{
 		AID:       s.Instance,
+		Service:   s.ID,
 		WantItems: s.Items && s.Profile.Traits().Items,
 		Rand:      a.o.Rand,
 		Standard:  a.o.Standard,

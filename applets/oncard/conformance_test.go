@@ -23,6 +23,32 @@ func TestConformance(t *testing.T) {
 	appletstest.Run(t, appletstest.Config{New: func(t testing.TB) appletstest.Card { return newCard(t) }})
 }
 
+// TestProfiles holds the base profiles to what every profile must keep.
+func TestProfiles(t *testing.T) {
+	pin, err := applets.NewPIN("2580")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range applets.Base() {
+		content := applets.Content{Record: applets.Record{Service: "s", ID: "1", IssueNumber: 1}, Tag: [16]byte{1}}
+		update := applets.Content{Record: applets.Record{Service: "s", ID: "2", IssueNumber: 2}, Tag: [16]byte{2}}
+		spec := applets.InstallSpec{}
+		if p.Traits().MutualAuthentication {
+			spec = applets.InstallSpec{DiversificationData: [10]byte{1}, KeySets: 1, ItemsCapacity: 100, PIN: true}
+			content.ReadKeys = []keys.Set{{Version: 1, ENC: mustKey(t, 0x40), MAC: mustKey(t, 0x50)}}
+			content.PIN = &applets.PINSetting{Reference: pin, Limit: 4}
+			content.Items = []applets.Item{{Name: "a", Value: "b"}}
+			update.KeepKeys, update.KeepPIN = true, true
+		}
+		t.Run(p.Name(), func(t *testing.T) {
+			appletstest.RunProfile(t, appletstest.ProfileConfig{
+				Profile: p, Spec: spec, Content: content, Update: update,
+				New: func(t testing.TB) appletstest.Card { return newCard(t) },
+			})
+		})
+	}
+}
+
 // card is the emulated card with the base load file on it.
 type card struct {
 	*emulator.Card

@@ -34,15 +34,15 @@ var layers = [][]string{
 	1: {"iso7816", "internal/sp800", "internal/durable"},
 	2: {"keys", "keys/file", "keys/pkcs11"},
 	3: {"globalplatform", "globalplatform/scp", "globalplatform/capfile"},
-	4: {"applets", "emulator/oncard"},
-	5: {"applets/oncard", "applets/appletstest", "manifest", "consent"},
+	4: {"applets", "applets/files", "applets/recipe", "emulator/oncard"},
+	5: {"applets/oncard", "applets/files/oncard", "applets/appletstest", "manifest", "consent"},
 	6: {"ledger", "emulator", "emulator/vpcd", "emulator/jcvm", "pcsc"},
 	7: {"provisioner", "reader"},
-	8: {"app", "examples", "cmd/freearea", "cmd/freearea/app", "cmd/freearea/internal/..."},
+	8: {"app", "examples", "examples/vendorbinary/...", "cmd/freearea", "cmd/freearea/app", "cmd/freearea/internal/..."},
 }
 
 // testSupport is imported by tests only; what it imports is its own affair.
-var testSupport = []string{"internal/layers", "internal/docs", "internal/pcscd"}
+var testSupport = []string{"internal/layers", "internal/docs", "internal/pcscd", "internal/capwrite", "internal/emulatedcard"}
 
 // noPlace are names that say nothing of what a package holds.
 var noPlace = []string{"util", "utils", "common", "helper", "helpers", "types", "misc", "shared"}
@@ -56,6 +56,7 @@ var notInReader = []string{
 	modulePath + "/pcsc",
 	modulePath + "/emulator/...",
 	modulePath + "/applets/oncard",
+	modulePath + "/applets/files/oncard",
 	modulePath + "/ledger",
 	modulePath + "/keys/file",
 	modulePath + "/keys/pkcs11",

@@ -18,16 +18,20 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"slices"
 	"syscall"
 	"time"
 
 	"github.com/urfave/cli/v2"
 
 	"github.com/freearea/freearea/applets"
+	filesoncard "github.com/freearea/freearea/applets/files/oncard"
 	appletsoncard "github.com/freearea/freearea/applets/oncard"
 	"github.com/freearea/freearea/cmd/freearea/internal/msg"
+	"github.com/freearea/freearea/emulator/jcvm"
 	"github.com/freearea/freearea/emulator/oncard"
 	"github.com/freearea/freearea/keys/file"
+	"github.com/freearea/freearea/manifest"
 )
 
 // Version is the toolkit's version.
@@ -53,6 +57,14 @@ type Options struct {
 	// KeystoreCost is what guessing the passphrase of a new keystore costs;
 	// zero is the default. A smaller one is for tests.
 	KeystoreCost file.Cost
+}
+
+// Linker returns what emulated cards execute unless [Options] say otherwise:
+// the base applications, the file application, and other load files by a Java
+// Card virtual machine. A binary with applications of its own asks both, with
+// [oncard.Linkers].
+func Linker() oncard.Linker {
+	return oncard.Linkers{appletsoncard.Linker{}, filesoncard.Linker{}, jcvm.Linker{}}
 }
 
 func (o Options) withDefaults() Options {
@@ -81,7 +93,7 @@ func (o Options) withDefaults() Options {
 		o.Profiles = applets.Base()
 	}
 	if o.Linker == nil {
-		o.Linker = appletsoncard.Linker{}
+		o.Linker = Linker()
 	}
 	return o
 }
@@ -241,18 +253,22 @@ func (p *program) before(c *cli.Context) error {
 		s.Ledger = c.String("ledger")
 	}
 	p.site = s
-	if c.IsSet("lang") {
+	switch {
+	case c.IsSet("lang"):
 		if _, ok := msg.Parse(c.String("lang")); !ok {
 			return usagef(msg.Of("--lang %s: ja or en", "--lang %s: ja または en を指定してください"), c.String("lang"))
 		}
-		return nil
-	}
-	if s.Language != "" {
+	case s.Language != "":
 		l, ok := msg.Parse(s.Language)
 		if !ok {
 			return fmt.Errorf("%s: language %q: ja or en", s.path, s.Language)
 		}
 		p.lang = l
 	}
-	return nil
+	if s.Profiles == "" {
+		return nil
+	}
+	own, err := manifest.LoadProfiles(s.Profiles, p.Profiles)
+	p.Profiles = slices.Concat(p.Profiles, own)
+	return err
 }

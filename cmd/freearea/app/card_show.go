@@ -14,6 +14,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/freearea/freearea/applets"
+	"github.com/freearea/freearea/applets/files"
 	"github.com/freearea/freearea/cmd/freearea/internal/msg"
 	"github.com/freearea/freearea/globalplatform"
 	"github.com/freearea/freearea/iso7816"
@@ -343,7 +344,11 @@ func wellKnown() map[iso7816.AID]msg.Text {
 		iso7816.MustAID("D3921000310001010402"): msg.Of("face of the card", "券面事項確認"),
 		iso7816.MustAID("D3921000310001010408"): msg.Of("entry support", "券面事項入力補助"),
 		iso7816.MustAID("D3921000310001010100"): msg.Of("open record", "平文レコード"),
+		iso7816.MustAID("A0000001515350"):       msg.Of("Security Domains", "セキュリティドメイン"),
+		iso7816.MustAID("A000000151535041"):     msg.Of("Security Domain", "セキュリティドメイン"),
 		applets.BasePackage:                     msg.Of("freearea base applications", "freearea 基本AP"),
+		files.Package:                           msg.Of("freearea file application", "freearea ファイルAP"),
+		files.Module:                            msg.Of("file application", "ファイルAP"),
 		applets.ModuleCommonAP:                  msg.Of("common-ap", "共通カードAP"),
 		applets.ModuleTypeA:                     msg.Of("type-a", "業務タイプA"),
 		applets.ModuleTypeD:                     msg.Of("type-d", "業務タイプD"),

@@ -115,7 +115,7 @@ func (p *program) reader(c *cli.Context) (*reader.Reader, func() error, error) {
 
 // service says to the reader what a manifest says.
 func (p *program) service(ctx context.Context, m *manifest.Manifest, store keys.Store, items bool) (reader.Service, error) {
-	profile, ok := p.Profiles.Lookup(m.Profile)
+	profile, ok := m.LookupProfile(p.Profiles)
 	if !ok {
 		return reader.Service{}, fmt.Errorf("profile %q is not known to this program", m.Profile)
 	}

@@ -22,6 +22,7 @@ type site struct {
 	CardProfile string `toml:"card_profile"` // what kind of card is issued to
 	Keystore    string `toml:"keystore"`     // file; relative to the site file
 	Ledger      string `toml:"ledger"`       // file; relative to the site file
+	Profiles    string `toml:"profiles"`     // folder of application profiles; relative to the site file
 	Operator    string `toml:"operator"`     // who is at the counter
 	Counter     string `toml:"counter"`      // which counter
 	Language    string `toml:"language"`     // "ja" or "en"; the locale otherwise
@@ -84,7 +85,7 @@ func loadSite(path string) (site, error) {
 	}
 	s.path = path
 	dir := filepath.Dir(path)
-	s.Keystore, s.Ledger = under(dir, s.Keystore), under(dir, s.Ledger)
+	s.Keystore, s.Ledger, s.Profiles = under(dir, s.Keystore), under(dir, s.Ledger), under(dir, s.Profiles)
 	return s, nil
 }
 
