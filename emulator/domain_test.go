@@ -518,6 +518,8 @@ func TestHierarchy(t *testing.T) {
 		t.Errorf("the issuer sees %v", listed(t, s))
 	}
 	s = openDomain(t, c, domainX, keysX)
+	raise := iso7816.Command{CLA: 0x80, INS: insInstall, P1: forRegistryUpdate, Ne: 256, Data: lv(nil, nil, domainX.Bytes(), mustHex("A08000"), nil, nil)}
+	want(t, s, raise, iso7816.ErrConditions) // not even there does one change one's own privileges
 	want(t, s, cmdInstallForLoad(iso7816.MustAID("F000000009"), nil), iso7816.OK)
 	l := cmdInstallForLoad(iso7816.MustAID("F000000009"), nil)
 	l.Data = lv(mustHex("F000000009"), IssuerSecurityDomain.Bytes(), nil, nil, nil)

@@ -59,10 +59,7 @@ func (c *Card) putKey(sd *entry, cmd iso7816.Command) iso7816.Response {
 		next.keys = append(next.keys, k.key)
 		answer = append(answer, k.check...)
 	}
-	if replaced != 0 {
-		next.setCounter(replaced, 0)
-	}
-	next.setCounter(version[0], 0)
+	next.setCounter(replaced, 0) // a new key begins a new sequence
 	if err := c.put(sd, next); err != nil {
 		return refuse(err)
 	}
