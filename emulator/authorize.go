@@ -5,6 +5,7 @@ import (
 	"crypto/sha1" //nolint:gosec // its size only
 	"slices"
 
+	"github.com/freearea/freearea/globalplatform"
 	"github.com/freearea/freearea/iso7816"
 )
 
@@ -197,17 +198,14 @@ func (c *Card) confirmData(p *permission, covered []byte) ([]byte, error) {
 	}
 	identification, _ := d.object(tagIIN)
 	image, _ := d.object(tagCIN)
-	data := []byte{2, byte(d.confirmations >> 8), byte(d.confirmations), byte(len(identification) + len(image))}
-	data = append(append(data, identification...), image...)
-	if len(p.token) > 0 {
-		data = append(append(data, byte(len(p.token))), p.token...)
+	confirmation := globalplatform.Confirmation{
+		Counter: d.confirmations, CardData: append(bytes.Clone(identification), image...), TokenIdentifier: p.token,
 	}
-	receipt, err := k.sign(append(bytes.Clone(data), covered...))
-	if err != nil {
+	if err := confirmation.SignReceipt(k, covered); err != nil {
 		return nil, err
 	}
 	c.updateDomain(issuer, func(d *domain) { d.confirmations++ })
-	return berLV(append(berLV(receipt), data...)), nil
+	return confirmation.Encode(), nil
 }
 
 // maxConfirmations is where the Confirmation Counter ends.

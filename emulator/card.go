@@ -67,6 +67,7 @@ type Card struct {
 	dirty  bool // something persistent was written
 	lost   bool // power is lost in the middle of it
 	writes int
+	undone int // how often writes were taken back, ever
 
 	cut        Cut
 	cutCommand int // commands since SetCut
@@ -156,9 +157,6 @@ func newCard(s *state, linker oncard.Linker, random io.Reader, options ...Option
 	}
 	if c.rand == nil {
 		c.rand = rand.Reader
-	}
-	for _, f := range s.files {
-		f.linked, _ = c.link(f.aid, f.data)
 	}
 	c.powerOn()
 	return c
@@ -297,6 +295,7 @@ func (c *Card) powerOn() {
 		return
 	}
 	c.session = &session{running: map[*entry]*instance{}}
+	c.startRuntime()
 	c.session.channels[0] = &logicalChannel{}
 	c.at = c.session.channels[0]
 	c.selectDomain(c.state.issuer())
@@ -520,13 +519,16 @@ func refuse(err error) iso7816.Response {
 
 // link asks the linker. A linker that panics is an application at fault.
 func (c *Card) link(aid iso7816.AID, data []byte) (modules map[iso7816.AID]oncard.Module, err error) {
-	if c.linker == nil {
+	if c.session.linker == nil {
 		return nil, nil
 	}
 	defer func() {
 		if e := recover(); e != nil {
+			if _, ok := e.(powerLoss); ok {
+				panic(e)
+			}
 			modules, err = nil, fmt.Errorf("linker: %v", e)
 		}
 	}()
-	return c.linker.Link(aid, bytes.Clone(data), sha256Sum(data))
+	return c.session.linker.Link(aid, bytes.Clone(data), sha256Sum(data))
 }

@@ -15,6 +15,8 @@ const maxChannels = 20
 type session struct {
 	channels [maxChannels]*logicalChannel // nil where closed; the basic one is open always
 	running  map[*entry]*instance
+	linker   oncard.Linker  // the card's, or its runtime
+	runtime  oncard.Runtime // nil where the linker has none
 	// fresh says that the application that is implicitly selected on the basic
 	// channel hasn't been told so yet: it is, with the first command.
 	fresh bool

@@ -6,10 +6,12 @@ import (
 	"crypto/sha256"
 	"crypto/sha512"
 	"crypto/subtle"
+	"errors"
 	"slices"
 	"sort"
 
 	"github.com/freearea/freearea/emulator/oncard"
+	"github.com/freearea/freearea/globalplatform"
 	"github.com/freearea/freearea/globalplatform/capfile"
 	"github.com/freearea/freearea/globalplatform/scp"
 	"github.com/freearea/freearea/iso7816"
@@ -232,9 +234,11 @@ func (c *Card) load(sd *entry, cmd iso7816.Command) iso7816.Response {
 // loaded completes the load process (GPCS 9.3.5). The combined form goes on
 // with its last INSTALL.
 func (c *Card) loaded(sd *entry, l *loading) (iso7816.Response, error) {
-	data, daps, err := loadFileDataBlock(l.data, len(l.hash) > 0)
-	if err != nil {
-		return iso7816.Response{}, err
+	// A Load File with DAP blocks needs a hash (11.5.2.3.1); a ciphered one is
+	// not supported.
+	daps, data, err := globalplatform.ParseLoadFile(l.data)
+	if err != nil || len(daps) > 0 && len(l.hash) == 0 {
+		return iso7816.Response{}, iso7816.ErrWrongData
 	}
 	if len(l.hash) > 0 && subtle.ConstantTimeCompare(l.hash, hashOf(data, len(l.hash))) != 1 {
 		return iso7816.Response{}, iso7816.ErrWrongData
@@ -243,16 +247,17 @@ func (c *Card) loaded(sd *entry, l *loading) (iso7816.Response, error) {
 		return iso7816.Response{}, err
 	}
 	f := &loadFile{aid: l.aid, securityDomain: l.securityDomain, data: bytes.Clone(data)}
-	if f.linked, err = c.link(l.aid, data); err != nil {
-		return iso7816.Response{}, iso7816.ErrWrongData
-	}
-	if err := f.describe(); err != nil {
-		return iso7816.Response{}, err
-	}
-	if err := c.reserve(f.size()); err != nil {
-		return iso7816.Response{}, err
-	}
 	if l.combined != nil {
+		// Whether it is accepted is said now; what linking it wrote is taken
+		// back until the last INSTALL.
+		var refused error
+		_ = c.system(func() error {
+			refused = c.accept(f)
+			return errTried
+		})
+		if refused != nil {
+			return iso7816.Response{}, refused
+		}
 		l.data, l.file = l.data[:0], f
 		c.at.loading = l
 		return confirmed(), nil
@@ -269,12 +274,33 @@ func (c *Card) loaded(sd *entry, l *loading) (iso7816.Response, error) {
 	return iso7816.Response{Data: confirmation, SW: iso7816.OK}, err
 }
 
+// errTried ends a transaction that was only a trial.
+var errTried = errors.New("taken back")
+
+// accept links a load file and looks whether there is room for it. A runtime
+// may write while it links, so it is part of a transaction of the card's.
+func (c *Card) accept(f *loadFile) (err error) {
+	if f.linked, err = c.link(f.aid, f.data); err != nil {
+		if errors.Is(err, iso7816.ErrNoMemory) {
+			return iso7816.ErrNoMemory
+		}
+		return iso7816.ErrWrongData
+	}
+	if err := f.describe(); err != nil {
+		return err
+	}
+	return c.reserve(f.size())
+}
+
 // register adds a load file to the registry. On another logical channel much
 // may have happened since it was asked for.
 func (c *Card) register(sd *entry, f *loadFile, what restriction) error {
 	to := c.state.domain(f.securityDomain)
 	if !c.manages(sd, what) || c.state.taken(f.aid) || to == nil || !c.mayReceive(to, sd) {
 		return iso7816.ErrConditions
+	}
+	if err := c.accept(f); err != nil {
+		return err
 	}
 	old := c.state.files
 	c.change(
@@ -317,29 +343,6 @@ func sortedModules(m map[iso7816.AID]oncard.Module) []iso7816.AID {
 	}
 	sort.Slice(out, func(i, j int) bool { return bytes.Compare(out[i].Bytes(), out[j].Bytes()) < 0 })
 	return out
-}
-
-// loadFileDataBlock takes the Load File apart (GPCS table 11-58) into the load
-// file data block and the DAP blocks before it. A Load File with DAP blocks
-// needs a hash (11.5.2.3.1); a ciphered one is not supported.
-func loadFileDataBlock(file []byte, hashed bool) (data []byte, daps []dap, err error) {
-	for {
-		t, rest, err := iso7816.ParseTLV(file)
-		switch {
-		case err != nil:
-			return nil, nil, iso7816.ErrWrongData
-		case t.Tag == 0xE2 && hashed:
-			d, err := parseDAP(t)
-			if err != nil {
-				return nil, nil, err
-			}
-			daps, file = append(daps, d), rest
-		case t.Tag == 0xC4 && len(rest) == 0 && len(t.Value) > 0:
-			return t.Value, daps, nil
-		default:
-			return nil, nil, iso7816.ErrWrongData
-		}
-	}
 }
 
 func hashOf(data []byte, size int) []byte {
@@ -607,9 +610,11 @@ func (c *Card) instantiate(e *entry, m oncard.Module, p oncard.InstallParameters
 		return nil, err
 	}
 	c.abortApplication()
+	// What a runtime has taken for the instance is there already.
+	reset, deselect := e.transientReset, e.transientDeselect
 	c.change(
-		func() { e.transientReset, e.transientDeselect = i.reset, i.deselect },
-		func() { e.transientReset, e.transientDeselect = 0, 0 },
+		func() { e.transientReset, e.transientDeselect = reset+i.reset, deselect+i.deselect },
+		func() { e.transientReset, e.transientDeselect = reset, deselect },
 	)
 	return i, nil
 }
@@ -868,6 +873,11 @@ func (c *Card) deleteContent(sd *entry, cmd iso7816.Command, objects []iso7816.T
 			c.remove(e)
 		}
 		if file != nil {
+			if r := c.session.runtime; r != nil {
+				if err := r.Unlink(file.aid); err != nil {
+					return iso7816.ErrConditions
+				}
+			}
 			old := c.state.files
 			c.change(
 				func() {

@@ -27,20 +27,55 @@
 // of its writes. The commit of a transaction counts as a write, a non-atomic
 // write of more than one byte as two.
 //
+// # Security Domains
+//
+// Supplementary Security Domains are installed from the card's own load file,
+// A0000001515350, module A000000151535041, with the Security Domain privilege.
+// Tag 81 of their parameters says which secure channel protocol they speak,
+// two bytes; without it they speak the Issuer Security Domain's, which
+// [Config.SecureChannel] says. Until a Security Domain has secure channel keys,
+// it uses those of the one that it is associated with; with its first set it
+// becomes PERSONALIZED. It can be given keys by PUT KEY and by STORE DATA, also
+// through the Security Domain above it until then. Token, receipt and DAP keys
+// are found by their usage, or by the customary versions 70, 71 and 73 with the
+// identifier 01.
+//
+// A Security Domain lets another one act on what is associated with it if that
+// one is itself or above it. Privileges over the whole card are given away only
+// by who has them, by the issuer, and by tokens. The keys of a secure channel
+// can be replaced, and deleted as long as a set is left. A token with an
+// identifier (tag 93) is taken once.
+//
+// Each logical channel has an application of its own; a Security Domain has one
+// secure channel at a time, whichever logical channel it is on. An application
+// that does not implement [oncard.MultiSelectable] runs on one logical channel,
+// and shares it with the others of its load file.
+//
 // # Status words
 //
 // Where GPCS leaves the choice, this card answers:
 //
 //   - 6A81 to the installation and the selection of what it has but cannot
-//     execute (the module of an unknown load file), and to functions that it
-//     lacks (card locking, Supplementary Security Domains);
-//   - 6985 where the registry forbids: an AID that exists already, a load file
-//     with instances, an application that is the card's own, a transition to
-//     the present life cycle state, commands out of sequence;
-//   - 6A88 where the command names something that the registry does not have;
+//     execute (the module of an unknown load file), to MANAGE CHANNEL without
+//     a channel left, and to SELECT on a locked card;
+//   - 6985 where the registry, a privilege or a life cycle state forbids: an AID
+//     that exists already, a load file with instances, an application that is
+//     the card's own or that another channel uses, a Security Domain that
+//     something belongs to, a transition to the present life cycle state, a
+//     missing or used token, commands out of sequence, a second secure channel
+//     to a Security Domain;
+//   - 6982 to a wrong token, a wrong or missing DAP, a wrong key check value,
+//     and to content management without a secure channel with C-MAC;
+//   - 6A88 where the command names something that the registry does not have,
+//     and to GET STATUS of the Issuer Security Domain by another one;
 //   - 6A80 for a load file that fails its hash or that the linker refuses, for
-//     privileges that this card doesn't assign, and for tokens, since the
-//     authenticated owner of the Issuer Security Domain needs none;
-//   - 6982 for content management without a secure channel with C-MAC;
+//     privileges that exclude each other or that this card doesn't assign, for
+//     a key that is there already or can't take another's place, and for tokens
+//     where the authenticated owner manages, who needs none;
 //   - 6A82 to the selection of a locked application, as of one that is not there.
+//
+// Not there: ciphered load files, Global Services, a shared CVM, contactless
+// activation, private keys and receipts by public-key schemes, the deprecated
+// structure of GET STATUS, values of STORE DATA to a Security Domain that are
+// all encrypted (6A86).
 package emulator

@@ -316,6 +316,8 @@ func (k key) information() []byte {
 	for _, p := range k.components {
 		n := len(p.value)
 		switch {
+		case p.kind == keyTypeECGenerator:
+			continue // 11.3.3.1.1: nothing about a key's own parameters
 		case p.kind == keyTypeECPublic:
 			n-- // without the byte that says how it is coded
 		case p.kind == keyTypeECParameter:

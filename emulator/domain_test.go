@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/aes"
+	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
 	"encoding/hex"
@@ -232,8 +233,9 @@ func TestDomainInstallation(t *testing.T) {
 		"Global Service":                      {cmdInstallDomain(domainX, "808100", ""), iso7816.ErrWrongData},
 		"CVM Management":                      {cmdInstallDomain(domainX, "828000", ""), iso7816.ErrWrongData},
 		"Ciphered Load File Data Block":       {cmdInstallDomain(domainX, "808040", ""), iso7816.ErrWrongData},
+		"privileges of 4 bytes":               {cmdInstallDomain(domainX, "80800000", ""), iso7816.ErrWrongData},
 		"RFU":                                 {cmdInstallDomain(domainX, "808001", ""), iso7816.ErrWrongData},
-		"privileges of 2 bytes":               {cmdInstallDomain(domainX, "8080", ""), iso7816.ErrWrongData},
+		"Global Service, 2 bytes":             {cmdInstallDomain(domainX, "8081", ""), iso7816.ErrWrongData},
 		"parameters that are no TLV":          {cmdInstallDomain(domainX, "80", "8103"), iso7816.ErrWrongData},
 		"a protocol that nobody speaks":       {cmdInstallDomain(domainX, "80", "81020355"), iso7816.ErrWrongData},
 		"an AID that is there":                {cmdInstallDomain(instanceA, "80", ""), iso7816.ErrConditions},
@@ -252,6 +254,10 @@ func TestDomainInstallation(t *testing.T) {
 	want(t, s, cmdInstallDomain(domainX, "80", "8102030087012082012045020102"), iso7816.OK)
 	if e := c.state.entry(domainX); e.privileges != (privileges{0x80, 0x80, 0}) || e.domain.protocol != (scp.Protocol{Number: 3}) {
 		t.Errorf("privileges %X, %v", e.privileges, e.domain.protocol)
+	}
+	want(t, s, cmdInstallDomain(domainY, "8040", ""), iso7816.OK)
+	if e := c.state.entry(domainY); e.privileges != (privileges{0x80, 0x40, 0}) {
+		t.Errorf("privileges %X", e.privileges)
 	}
 }
 
@@ -316,6 +322,38 @@ func TestPutKey(t *testing.T) {
 	want(t, s, cmdPutKey(0, 0x72, 5, sealed(t, s, k32)), iso7816.OK)
 	want(t, s, cmdPutKey(0x72, 0x75, 5, sealed(t, s, bytes.Repeat([]byte{8}, 32))), iso7816.OK) // of another version now
 	want(t, s, cmdPutKeys(t, s, 0, keysX), iso7816.OK)
+	own := append([]byte{0xB0, 65}, point...)
+	for kind := byte(keyTypeECField); kind <= keyTypeECOrder; kind++ {
+		v := curveParameters(elliptic.P256())[kind]
+		own = append(append(own, kind, byte(len(v))), v...)
+	}
+	other := bytes.Clone(own)
+	other[70] ^= 1
+	for name, test := range map[string]struct {
+		field []byte
+		want  iso7816.SW
+	}{
+		"changed parameters":   {append(other, 0), iso7816.ErrWrongData},
+		"a parameter missing":  {append(bytes.Clone(own[:len(own)-34]), 0), iso7816.ErrWrongData},
+		"a cofactor of 2":      {append(bytes.Clone(own), keyTypeECCofactor, 1, 2, 0), iso7816.ErrWrongData},
+		"its own parameters":   {append(bytes.Clone(own), 0), iso7816.OK},
+		"and its cofactor too": {append(bytes.Clone(own), keyTypeECCofactor, 1, 1, 0), iso7816.OK},
+	} {
+		c := newTestCard(t)
+		s := authenticate(t, c, scp.CMAC)
+		r, err := s.SendChained(context.Background(), cmdPutKey(0, 0x73, 1, test.field))
+		if err != nil || r.SW != test.want {
+			t.Errorf("%s: %v %v, want %v", name, r.SW, err, test.want)
+		}
+		if test.want == iso7816.OK {
+			if info, err := globalplatform.Keys(context.Background(), s); err != nil || len(info) != 4 || len(info[3].Components) != 1 {
+				t.Errorf("%s: %+v %v", name, info, err)
+			}
+			if _, err := decodeImage(encodeImage(c.state)); err != nil {
+				t.Error(err)
+			}
+		}
+	}
 	info := transmit(t, c, "00A40400")
 	info = transmit(t, c, "80CA00E000")
 	if want := "E04C" + "C00401308810C00402308810C00403308810" + "C0060170A180A003" + "C0060173B040F000" + "C00401748810" + "C00A0171FF88001001810101" + "C00405758820" +
@@ -480,6 +518,8 @@ func TestHierarchy(t *testing.T) {
 		t.Errorf("the issuer sees %v", listed(t, s))
 	}
 	s = openDomain(t, c, domainX, keysX)
+	raise := iso7816.Command{CLA: 0x80, INS: insInstall, P1: forRegistryUpdate, Ne: 256, Data: lv(nil, nil, domainX.Bytes(), mustHex("A08000"), nil, nil)}
+	want(t, s, raise, iso7816.ErrConditions) // not even there does one change one's own privileges
 	want(t, s, cmdInstallForLoad(iso7816.MustAID("F000000009"), nil), iso7816.OK)
 	l := cmdInstallForLoad(iso7816.MustAID("F000000009"), nil)
 	l.Data = lv(mustHex("F000000009"), IssuerSecurityDomain.Bytes(), nil, nil, nil)
@@ -868,6 +908,7 @@ func TestCardLifeCycle(t *testing.T) {
 		}
 	}
 	want(t, s, cmdGetStatus(scopeApplications, "4F00"), iso7816.OK)
+	transmit(t, c, "00A40400")
 	for hex, sw := range map[string]iso7816.SW{
 		"00A40400 08 F0746573740002A1 00": iso7816.ErrFuncNotSupported, "00A40400": swCardLocked, "00A40400 08 A000000151000000 00": swCardLocked,
 		"00700000 01": iso7816.ErrFuncNotSupported, "80CA0066 00": iso7816.OK,

@@ -151,6 +151,17 @@ func (w *writer) state(s *state) {
 	for _, e := range s.entries {
 		w.entry(e)
 	}
+	w.objects(s.runtime)
+}
+
+func (w *writer) objects(list []*object) {
+	w.number(len(list))
+	for _, o := range list {
+		w.bool(o != nil)
+		if o != nil {
+			w.bytes(o.data)
+		}
+	}
 }
 
 func (w *writer) entry(e *entry) {
@@ -165,13 +176,7 @@ func (w *writer) entry(e *entry) {
 	w.bool(e.own)
 	w.number(e.transientReset)
 	w.number(e.transientDeselect)
-	w.number(len(e.objects))
-	for _, o := range e.objects {
-		w.bool(o != nil)
-		if o != nil {
-			w.bytes(o.data)
-		}
-	}
+	w.objects(e.objects)
 	w.bool(e.domain != nil)
 	if e.domain != nil {
 		w.domain(e.domain)
@@ -318,10 +323,24 @@ func (r *reader) state() *state {
 	for n := r.count(20); n > 0 && r.err == nil; n-- {
 		s.entries = append(s.entries, r.entry())
 	}
+	if r.version > 1 {
+		s.runtime = r.objects()
+	}
 	if r.version == 1 && r.err == nil {
 		s.upgrade(iin, cin)
 	}
 	return s
+}
+
+func (r *reader) objects() (list []*object) {
+	for n := r.count(1); n > 0 && r.err == nil; n-- {
+		var o *object
+		if r.bool() {
+			o = &object{data: r.bytes(0, maxMemory)}
+		}
+		list = append(list, o)
+	}
+	return list
 }
 
 // upgrade makes of what a version 1 image holds what such a card is today.
@@ -362,13 +381,7 @@ func (r *reader) entry() *entry {
 	e.own = r.bool()
 	e.transientReset = r.number(maxMemory)
 	e.transientDeselect = r.number(maxMemory)
-	for n := r.count(1); n > 0 && r.err == nil; n-- {
-		var o *object
-		if r.bool() {
-			o = &object{data: r.bytes(0, maxMemory)}
-		}
-		e.objects = append(e.objects, o)
-	}
+	e.objects = r.objects()
 	switch {
 	case r.version == 1:
 		e.domain = r.domainVersion1()

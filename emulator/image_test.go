@@ -196,7 +196,7 @@ func TestDamagedImages(t *testing.T) {
 		"empty":             {nil, ErrNotImage},
 		"bad magic":         {edit(func(b []byte) []byte { b[0] ^= 1; return b }), ErrNotImage},
 		"text":              {[]byte("hello, this is not it"), ErrNotImage},
-		"newer version":     {edit(func(b []byte) []byte { b[9] = 3; return b }), ErrImageVersion},
+		"newer version":     {edit(func(b []byte) []byte { b[9] = imageVersion + 1; return b }), ErrImageVersion},
 		"header only":       {good[:imageHeader], ErrImageTruncated},
 		"magic only":        {good[:10], ErrImageTruncated},
 		"last byte missing": {good[:len(good)-1], ErrImageTruncated},

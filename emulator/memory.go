@@ -15,10 +15,10 @@ const (
 // An installed application uses 64 bytes and its objects, an object 8 bytes
 // more than its size; a load file uses 64 bytes, 16 for each module and the
 // bytes of its load file data block. The same is used while the blocks of a
-// load file come in. A Security Domain uses 64 bytes and, for each key, stored
-// data object and used token, 8 bytes more than its size. What the card itself
-// came with uses nothing, nor does what its Issuer Security Domain is given:
-// that has a limit of its own.
+// load file come in. Objects of a linker's runtime use their bytes. A Security
+// Domain uses 64 bytes and, for each key, stored data object and used token, 8
+// bytes more than its size. What the card itself came with uses nothing, nor
+// does what its Issuer Security Domain is given: that has a limit of its own.
 type Memory struct {
 	Persistent, PersistentUsed               int
 	TransientReset, TransientResetUsed       int
@@ -40,6 +40,11 @@ func (c *Card) memory() Memory {
 	m := Memory{Persistent: p.PersistentMemory, TransientReset: p.TransientReset, TransientDeselect: p.TransientDeselect}
 	for _, f := range c.state.files {
 		m.PersistentUsed += f.size()
+	}
+	for _, o := range c.state.runtime {
+		if o != nil {
+			m.PersistentUsed += len(o.data)
+		}
 	}
 	for _, e := range c.state.entries {
 		m.PersistentUsed += e.size()

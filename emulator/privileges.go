@@ -47,12 +47,16 @@ func (p privileges) without(q privilege) privileges { p[q.i] &^= q.bit; return p
 func (p privileges) securityDomain() bool { return p.has(privSecurityDomain) }
 
 // parsePrivileges reads 1 or 3 bytes. One byte stands for the defaults of GPCS
-// table 6-2.
+// table 6-2. Two are taken as well, the third being zero: GPCS has no such
+// length, but GPShell sends it.
 func parsePrivileges(b []byte) (privileges, error) {
-	switch {
-	case len(b) == 3:
+	switch len(b) {
+	case 1:
+	case 2:
+		return privileges{b[0], b[1]}, nil
+	case 3:
 		return privileges(b), nil
-	case len(b) != 1:
+	default:
 		return privileges{}, iso7816.ErrWrongData
 	}
 	p := privileges{b[0]}

@@ -59,10 +59,7 @@ func (c *Card) putKey(sd *entry, cmd iso7816.Command) iso7816.Response {
 		next.keys = append(next.keys, k.key)
 		answer = append(answer, k.check...)
 	}
-	if replaced != 0 {
-		next.setCounter(replaced, 0)
-	}
-	next.setCounter(version[0], 0)
+	next.setCounter(replaced, 0) // a new key begins a new sequence
 	if err := c.put(sd, next); err != nil {
 		return refuse(err)
 	}
@@ -122,14 +119,59 @@ func (c *Card) readKey(f *fields) (k newKey, err error) {
 	if f.bad || len(k.usage) > 2 || len(k.access) > 1 {
 		return k, iso7816.ErrWrongData
 	}
+	if err := k.recogniseCurve(); err != nil {
+		return k, err
+	}
 	return k, k.valid(true)
+}
+
+// recogniseCurve looks at the curve parameters that come with an EC key (GPCS
+// table 11-74): they must be those of a curve that the card has. Of them the
+// generator is kept, which says which one.
+func (k *newKey) recogniseCurve() error {
+	if _, ok := k.find(keyTypeECField); !ok {
+		return nil
+	}
+	own := map[byte][]byte{}
+	var rest []component
+	for _, p := range k.components {
+		if p.kind < keyTypeECField || p.kind > keyTypeECCofactor {
+			rest = append(rest, p)
+			continue
+		}
+		if own[p.kind] != nil {
+			return iso7816.ErrWrongData
+		}
+		own[p.kind] = p.value
+	}
+	if h, ok := own[keyTypeECCofactor]; ok && !bytes.Equal(h, []byte{1}) {
+		return iso7816.ErrWrongData
+	}
+	for _, c := range curves {
+		if parameters := curveParameters(c); included(parameters, own) {
+			k.components = append(rest, component{keyTypeECGenerator, parameters[keyTypeECGenerator]})
+			return nil
+		}
+	}
+	return iso7816.ErrWrongData
+}
+
+// included reports whether all of a is in b.
+func included(a, b map[byte][]byte) bool {
+	for kind, v := range a {
+		if !bytes.Equal(v, b[kind]) {
+			return false
+		}
+	}
+	return true
 }
 
 // componentValue is the value in a key component block (GPCS tables 11-70,
 // 11-71): in the clear for what is public, decrypted for what is secret.
 func (c *Card) componentValue(kind byte, block []byte) ([]byte, error) {
 	switch kind {
-	case keyTypeRSAExponent, keyTypeRSAModulus, keyTypeECPublic, keyTypeECParameter:
+	case keyTypeRSAExponent, keyTypeRSAModulus, keyTypeECPublic, keyTypeECParameter,
+		keyTypeECField, keyTypeECA, keyTypeECB, keyTypeECGenerator, keyTypeECOrder, keyTypeECCofactor:
 		return bytes.Clone(block), nil
 	case keyTypeDES, keyTypeAES:
 	default:
@@ -184,8 +226,8 @@ func (k newKey) valid(isNew bool) error {
 		if len(n) < 128 || len(n) > 512 || n[0]&0x80 == 0 || n[len(n)-1]&1 == 0 || len(e) < 1 || len(e) > 4 || e[0] == 0 || e[len(e)-1]&1 == 0 {
 			return iso7816.ErrWrongData
 		}
-	case string([]byte{keyTypeECPublic, keyTypeECParameter}):
-		if !k.onCurve() {
+	case string([]byte{keyTypeECPublic, keyTypeECParameter}), string([]byte{keyTypeECPublic, keyTypeECGenerator}):
+		if _, ok := k.point(); !ok {
 			return iso7816.ErrWrongData
 		}
 	default:

@@ -14,7 +14,8 @@ type state struct {
 	diversification [10]byte
 	restricted      restriction // what no Security Domain may do any more
 	files           []*loadFile
-	entries         []*entry // in the order of the registry; the first is the Issuer Security Domain
+	entries         []*entry  // in the order of the registry; the first is the Issuer Security Domain
+	runtime         []*object // of the linker's runtime, by handle; nil once freed
 }
 
 // loadFile is an Executable Load File (GPCS 9.3.5).

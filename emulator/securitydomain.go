@@ -128,6 +128,12 @@ const (
 	keyTypeRSAExponent = 0xA0
 	keyTypeRSAModulus  = 0xA1
 	keyTypeECPublic    = 0xB0
+	keyTypeECField     = 0xB2
+	keyTypeECA         = 0xB3
+	keyTypeECB         = 0xB4
+	keyTypeECGenerator = 0xB5
+	keyTypeECOrder     = 0xB6
+	keyTypeECCofactor  = 0xB7
 	keyTypeECParameter = 0xF0
 )
 

@@ -1,20 +1,18 @@
 package emulator
 
 import (
-	"crypto"
+	"bytes"
 	"crypto/cipher"
-	"crypto/des"
+	"crypto/des" //nolint:gosec // B.1.2.2
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rsa"
-	"crypto/sha1"
-	"crypto/sha256"
-	"crypto/sha512"
 	"crypto/subtle"
 	"math/big"
 
-	"github.com/freearea/freearea/internal/sp800"
+	"github.com/freearea/freearea/globalplatform"
 	"github.com/freearea/freearea/iso7816"
+	"github.com/freearea/freearea/keys"
 )
 
 // The signature schemes of GPCS table C-1 as Card Capability Information names
@@ -25,6 +23,10 @@ var (
 	// Triple DES, AES-128, -192, -256.
 	receiptSchemes = []byte{0x3C}
 )
+
+// curves are the curves that come with the card, by key parameter reference
+// (GPCS table B-2).
+var curves = []elliptic.Curve{elliptic.P256(), elliptic.P384(), elliptic.P521()}
 
 // find returns the value of a component.
 func (k key) find(kind byte) ([]byte, bool) {
@@ -48,82 +50,62 @@ func (k key) weak() bool {
 // verify checks a signature by the scheme that belongs to the key (GPCS table
 // C-1, appendix B).
 func (k key) verify(data, signature []byte) bool {
+	var v globalplatform.Verifier
 	if modulus, ok := k.find(keyTypeRSAModulus); ok {
-		return k.verifyRSA(modulus, data, signature)
+		exponent, _ := k.find(keyTypeRSAExponent)
+		e := new(big.Int).SetBytes(exponent).Int64()
+		v = globalplatform.PublicKeyScheme{Key: &rsa.PublicKey{N: new(big.Int).SetBytes(modulus), E: int(e)}}
+	} else if public, ok := k.point(); ok {
+		v = globalplatform.PublicKeyScheme{Key: public}
+	} else {
+		mac, err := k.sign(data)
+		return err == nil && subtle.ConstantTimeCompare(mac, signature) == 1
 	}
-	if point, ok := k.find(keyTypeECPublic); ok {
-		return k.verifyEC(point, data, signature)
-	}
-	mac, err := k.sign(data)
-	return err == nil && subtle.ConstantTimeCompare(mac, signature) == 1
+	return v.Verify(data, signature) == nil
 }
 
-// verifyRSA is scheme 1 for keys of 1024 bits and scheme 2 above (B.3).
-func (k key) verifyRSA(modulus, data, signature []byte) bool {
-	exponent, ok := k.find(keyTypeRSAExponent)
-	if !ok || len(exponent) > 4 {
-		return false
+// curveParameters are a curve's parameters but the cofactor, which is 1, by the
+// key type that each has.
+func curveParameters(c elliptic.Curve) map[byte][]byte {
+	p := c.Params()
+	size := (p.BitSize + 7) / 8
+	fixed := func(n *big.Int) []byte { return n.FillBytes(make([]byte, size)) }
+	return map[byte][]byte{
+		keyTypeECField:     fixed(p.P),
+		keyTypeECA:         fixed(new(big.Int).Sub(p.P, big.NewInt(3))), // of all that NIST names
+		keyTypeECB:         fixed(p.B),
+		keyTypeECGenerator: append(append([]byte{4}, fixed(p.Gx)...), fixed(p.Gy)...),
+		keyTypeECOrder:     fixed(p.N),
 	}
-	e := int(new(big.Int).SetBytes(exponent).Int64())
-	public := &rsa.PublicKey{N: new(big.Int).SetBytes(modulus), E: e}
-	if public.N.BitLen() <= 1024 {
-		sum := sha1.Sum(data) //nolint:gosec // B.3.1.1
-		return rsa.VerifyPKCS1v15(public, crypto.SHA1, sum[:], signature) == nil
-	}
-	sum := sha256.Sum256(data)
-	return rsa.VerifyPSS(public, crypto.SHA256, sum[:], signature, &rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthEqualsHash}) == nil
 }
 
-// curves are the curves that come with the card, by key parameter reference
-// (GPCS table B-2).
-var curves = []struct {
-	curve elliptic.Curve
-	hash  func([]byte) []byte
-}{
-	{elliptic.P256(), func(b []byte) []byte { h := sha256.Sum256(b); return h[:] }},
-	{elliptic.P384(), func(b []byte) []byte { h := sha512.Sum384(b); return h[:] }},
-	{elliptic.P521(), func(b []byte) []byte { h := sha512.Sum512(b); return h[:] }},
-}
-
-// verifyEC is ECDSA with the signature in plain format (B.4.3).
-func (k key) verifyEC(point, data, signature []byte) bool {
-	ref, ok := k.find(keyTypeECParameter)
-	if !ok || len(ref) != 1 || int(ref[0]) >= len(curves) {
-		return false
-	}
-	c := curves[ref[0]]
-	public, err := ecdsa.ParseUncompressedPublicKey(c.curve, point)
-	n := (c.curve.Params().N.BitLen() + 7) / 8
-	if err != nil || len(signature) != 2*n {
-		return false
-	}
-	r, s := new(big.Int).SetBytes(signature[:n]), new(big.Int).SetBytes(signature[n:])
-	return ecdsa.Verify(public, c.hash(data), r, s)
-}
-
-// onCurve reports whether an EC public key is a point of a curve that the card
-// has.
-func (k key) onCurve() bool {
+// point is an EC public key; false where it is not a point of a curve that the
+// card has. Which one it is, the reference says or the generator.
+func (k key) point() (*ecdsa.PublicKey, bool) {
 	point, _ := k.find(keyTypeECPublic)
-	ref, _ := k.find(keyTypeECParameter)
-	if len(ref) != 1 || int(ref[0]) >= len(curves) {
-		return false
+	ref, byReference := k.find(keyTypeECParameter)
+	generator, _ := k.find(keyTypeECGenerator)
+	for i, c := range curves {
+		if byReference && bytes.Equal(ref, []byte{byte(i)}) || !byReference && bytes.Equal(generator, curveParameters(c)[keyTypeECGenerator]) {
+			public, err := ecdsa.ParseUncompressedPublicKey(c, point)
+			return public, err == nil
+		}
 	}
-	_, err := ecdsa.ParseUncompressedPublicKey(curves[ref[0]].curve, point)
-	return err == nil
+	return nil, false
 }
+
+// Sign makes a key a [globalplatform.Signer].
+func (k key) Sign(data []byte) ([]byte, error) { return k.sign(data) }
 
 // sign computes a MAC: AES-CMAC (B.2.2), or single DES plus final Triple DES
-// (B.1.2.2) over data padded with 80.
+// (B.1.2.2) over data padded with 80. The card signs with nothing else.
 func (k key) sign(data []byte) ([]byte, error) {
 	if v, ok := k.find(keyTypeAES); ok {
-		mac, err := sp800.New(v)
+		secret, err := keys.NewKey(v)
 		if err != nil {
-			return nil, iso7816.ErrUnknown
+			return nil, iso7816.ErrConditions
 		}
-		mac.Write(data)
-		sum := mac.Sum()
-		return sum[:], nil
+		return globalplatform.AESScheme{Key: secret}.Sign(data)
 	}
 	if v, ok := k.find(keyTypeDES); ok && len(v) == 16 {
 		return retailMAC(v, data)
@@ -133,20 +115,25 @@ func (k key) sign(data []byte) ([]byte, error) {
 
 // retailMAC is MAC algorithm 3 of ISO/IEC 9797-1 with padding method 2.
 func retailMAC(k, data []byte) ([]byte, error) {
-	one, err := des.NewCipher(k[:8]) //nolint:gosec // B.1.2.2
-	if err != nil {
-		return nil, iso7816.ErrUnknown
-	}
-	two, err := des.NewCipher(k[8:16]) //nolint:gosec // B.1.2.2
-	if err != nil {
-		return nil, iso7816.ErrUnknown
-	}
 	padded := append(append([]byte(nil), data...), 0x80)
 	for len(padded)%des.BlockSize != 0 {
 		padded = append(padded, 0)
 	}
-	cipher.NewCBCEncrypter(one, make([]byte, des.BlockSize)).CryptBlocks(padded, padded)
-	mac := padded[len(padded)-des.BlockSize:]
+	return mac3(k, padded)
+}
+
+// mac3 is MAC algorithm 3 over whole blocks, which it overwrites.
+func mac3(k, blocks []byte) ([]byte, error) {
+	one, err := des.NewCipher(k[:8])
+	if err != nil {
+		return nil, iso7816.ErrUnknown
+	}
+	two, err := des.NewCipher(k[8:16])
+	if err != nil {
+		return nil, iso7816.ErrUnknown
+	}
+	cipher.NewCBCEncrypter(one, make([]byte, des.BlockSize)).CryptBlocks(blocks, blocks)
+	mac := blocks[len(blocks)-des.BlockSize:]
 	two.Decrypt(mac, mac)
 	one.Encrypt(mac, mac)
 	return mac, nil

@@ -110,6 +110,9 @@ func (c *Card) system(f func() error) (err error) {
 
 // rollback takes back everything that is open.
 func (c *Card) rollback() {
+	if len(c.tx.log) > 0 {
+		c.undone++
+	}
 	c.tx.revertTo(0)
 	c.tx = transaction{}
 }
@@ -119,6 +122,9 @@ func (c *Card) rollback() {
 func (c *Card) abortApplication() {
 	if !c.tx.app {
 		return
+	}
+	if len(c.tx.log) > c.tx.mark {
+		c.undone++
 	}
 	c.tx.revertTo(c.tx.mark)
 	c.tx.app, c.tx.used = false, 0

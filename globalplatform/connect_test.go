@@ -123,3 +123,33 @@ func TestConnectRefusesGarbage(t *testing.T) {
 		t.Error(fmt.Sprint(err))
 	}
 }
+
+// Selection by partial AID, until there is no next one.
+func TestSelectNext(t *testing.T) {
+	partial := iso7816.MustAID("F001020304")
+	var sent []string
+	answers := []iso7816.Response{
+		answer(t, "6F0A 8406F00102030401 A500", iso7816.OK), answer(t, "6F0A 8406F00102030402 A500", iso7816.OK),
+		answer(t, "6F0A 8406F00102030502 A500", iso7816.OK), answer(t, "", iso7816.ErrNotFound),
+	}
+	wire := sender(func(c iso7816.Command) iso7816.Response {
+		b, err := c.Encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		sent = append(sent, fmt.Sprintf("%X", b))
+		return answers[len(sent)-1]
+	})
+	for i, want := range []string{"F00102030401", "F00102030402"} {
+		f, err := globalplatform.SelectNext(t.Context(), wire, partial)
+		if err != nil || f.AID.String() != want || sent[i] != "00A4040205F00102030400" {
+			t.Errorf("%v, %v, %s", f.AID, err, sent[i])
+		}
+	}
+	if _, err := globalplatform.SelectNext(t.Context(), wire, partial); !errors.Is(err, globalplatform.ErrOtherApplication) {
+		t.Errorf("another AID: %v", err)
+	}
+	if _, err := globalplatform.SelectNext(t.Context(), wire, partial); !errors.Is(err, iso7816.ErrNotFound) {
+		t.Errorf("at the end: %v", err)
+	}
+}

@@ -11,7 +11,9 @@ import (
 	"crypto/x509"
 	"encoding/base64"
 	"errors"
+	"fmt"
 	"io"
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -444,4 +446,38 @@ func FuzzParseLoadFile(f *testing.F) {
 			t.Errorf("%X re-encodes as %X, %v", b, again, err)
 		}
 	})
+}
+
+func TestLoadCombined(t *testing.T) {
+	file := testCAP(t, 600)
+	c := globalplatform.CombinedInstall{
+		Load:    globalplatform.InstallForLoad{LoadFile: file.Package.AID, Hash: make([]byte, 32)},
+		Install: globalplatform.InstallForInstall{LoadFile: file.Package.AID, Module: file.Package.AID, Instance: iso7816.MustAID("F00102030499")},
+		Token:   make([]byte, 256), // two INSTALL commands at the end
+	}
+	var sent []string
+	wire := sender(func(cmd iso7816.Command) iso7816.Response {
+		sent = append(sent, fmt.Sprintf("%02X%02X%02X", cmd.INS, cmd.P1, cmd.P2))
+		if cmd.P2 == 3 && cmd.P1 == 0x0E {
+			return answer(t, "06 00 020005 01AA", iso7816.OK)
+		}
+		return answer(t, "00", iso7816.OK)
+	})
+	got, err := globalplatform.LoadCombined(t.Context(), wire, file, c, globalplatform.LoadOptions{BlockSize: 200}, nil)
+	if err != nil || !bytes.Equal(got, unhex(t, "06 00 020005 01AA")) {
+		t.Fatalf("%X, %v", got, err)
+	}
+	if want := []string{"E60E01", "E80000", "E80001", "E80002", "E88003", "E68E03", "E60E03"}; !slices.Equal(sent, want) {
+		t.Errorf("sent %v, want %v", sent, want)
+	}
+	sent = nil
+	other := c
+	other.Load.LoadFile = iso7816.MustAID("F00102030401")
+	incomplete := c
+	incomplete.Install.Instance = iso7816.AID{}
+	for name, c := range map[string]globalplatform.CombinedInstall{"another package": other, "no instance": incomplete} {
+		if _, err := globalplatform.LoadCombined(t.Context(), wire, file, c, globalplatform.LoadOptions{}, nil); !errors.Is(err, globalplatform.ErrCommand) || len(sent) != 0 {
+			t.Errorf("%s: %v, sent %v", name, err, sent)
+		}
+	}
 }

@@ -122,6 +122,30 @@ func (e *LoadError) Unwrap() error { return e.Err }
 // after INSTALL [for load] is a [*LoadError]; the card then has no load file,
 // unless only the last answer was lost.
 func Load(ctx context.Context, s iso7816.Sender, file *capfile.File, o LoadOptions, progress func(done, total int)) ([]byte, error) {
+	return load(ctx, s, file, o, InstallForLoad{
+		LoadFile: file.Package.AID, SecurityDomain: o.SecurityDomain, Hash: o.Hash, Parameters: o.Parameters, Token: o.Token,
+	}, progress)
+}
+
+// LoadCombined loads a CAP file and installs an application of it in the
+// combined process (9.3.8): the one INSTALL command, LOAD, the other. What is
+// loaded is c.Load's business; o says how the blocks are cut and which DAP
+// blocks there are. Otherwise it is as Load, with the confirmation of the whole.
+func LoadCombined(ctx context.Context, s iso7816.Sender, file *capfile.File, c CombinedInstall, o LoadOptions, progress func(done, total int)) ([]byte, error) {
+	if c.Load.LoadFile != file.Package.AID {
+		return nil, fmt.Errorf("%w: load file %v, but the CAP file is of package %v", ErrCommand, c.Load.LoadFile, file.Package.AID)
+	}
+	end := c.End()
+	if _, err := end.Command(); err != nil { // before anything is sent
+		return nil, err
+	}
+	if _, err := load(ctx, s, file, o, c.Begin(), progress); err != nil {
+		return nil, err
+	}
+	return Execute(ctx, s, end)
+}
+
+func load(ctx context.Context, s iso7816.Sender, file *capfile.File, o LoadOptions, install Commander, progress func(done, total int)) ([]byte, error) {
 	loadFile, err := LoadFile(file.LoadFileDataBlock(), o.DAP...)
 	if err != nil {
 		return nil, err
@@ -134,9 +158,7 @@ func Load(ctx context.Context, s iso7816.Sender, file *capfile.File, o LoadOptio
 	if err != nil {
 		return nil, err
 	}
-	if _, err := Execute(ctx, s, InstallForLoad{
-		LoadFile: file.Package.AID, SecurityDomain: o.SecurityDomain, Hash: o.Hash, Parameters: o.Parameters, Token: o.Token,
-	}); err != nil {
+	if _, err := Execute(ctx, s, install); err != nil {
 		return nil, err
 	}
 	var confirmation []byte

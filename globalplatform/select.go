@@ -92,7 +92,19 @@ func (f FCI) MaxCommandData() int {
 // otherwise. The zero AID selects what the card has as default. A warning
 // such as 6283 (card locked) returns the FCI along with the error.
 func Select(ctx context.Context, s iso7816.Sender, aid iso7816.AID) (FCI, error) {
-	cmd := iso7816.Select(aid)
+	return selectWith(ctx, s, aid, iso7816.Select(aid))
+}
+
+// SelectNext is Select for the next application whose AID begins with a
+// partial one, after the one that is selected now (11.9.2.2).
+// [iso7816.ErrNotFound] ends the list, and leaves the one before selected.
+func SelectNext(ctx context.Context, s iso7816.Sender, partial iso7816.AID) (FCI, error) {
+	cmd := iso7816.Select(partial)
+	cmd.P2 = 0x02
+	return selectWith(ctx, s, partial, cmd)
+}
+
+func selectWith(ctx context.Context, s iso7816.Sender, aid iso7816.AID, cmd iso7816.Command) (FCI, error) {
 	r, err := s.Send(ctx, cmd)
 	if err != nil {
 		return FCI{}, err

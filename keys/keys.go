@@ -2,9 +2,10 @@
 // asked of a store that keeps them.
 //
 // A store derives, signs and computes MACs; it does not hand out a master key,
-// so that a store in hardware fits the same interface as the encrypted file of
-// package keys/file. The one exception is in the open: SecurityDomainKeys with
-// [MethodNone] returns the stored keys, because they are the card's keys.
+// so that a store in hardware (package keys/pkcs11) fits the same interface as
+// the encrypted file of package keys/file. The one exception is in the open:
+// SecurityDomainKeys with [MethodNone] returns the stored keys, because they
+// are the card's keys. A store in hardware refuses that with [ErrMastersStay].
 //
 // A [Key] and a [Set] never show their bytes when printed, logged or
 // marshalled. How the keys of one instance follow from a service's master keys
@@ -74,6 +75,24 @@ func (k Kind) Algorithms() []string {
 // number is 01 to 7F).
 const MaxVersion = 127
 
+// MaxName is the greatest length of a key's name.
+const MaxName = 64
+
+// CheckName says what keeps name from being a key's name: 1 to 64 of a–z, A–Z,
+// 0–9, '.', '_', '-', the first a letter or digit.
+func CheckName(name string) error {
+	ok := len(name) >= 1 && len(name) <= MaxName
+	for i := 0; ok && i < len(name); i++ {
+		c := name[i]
+		alnum := c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9'
+		ok = alnum || i > 0 && (c == '.' || c == '_' || c == '-')
+	}
+	if !ok {
+		return fmt.Errorf("key name %q: 1 to %d letters, digits, '.', '_' or '-', the first a letter or digit", name, MaxName)
+	}
+	return nil
+}
+
 // Errors of stores. They wrap no key material.
 var (
 	// ErrNotFound: the store holds no key of that name and version, or, for
@@ -94,6 +113,9 @@ var (
 	// ErrDiversificationData: the data that a card or an instance answered
 	// cannot tell it from others.
 	ErrDiversificationData = errors.New("diversification data refused")
+	// ErrMastersStay: the diversification method needs the master keys
+	// themselves, and the store does not let them out.
+	ErrMastersStay = errors.New("the store does not let master keys out")
 	// ErrDevelopmentKey: the well-known development key came in without being
 	// asked for by name.
 	ErrDevelopmentKey = errors.New("this is the well-known development key, which must be asked for by name")
@@ -135,7 +157,8 @@ type Store interface {
 	// and cardData (the 10 bytes of diversification data that INITIALIZE
 	// UPDATE answers) say how a card's keys follow from the stored ones, as
 	// [Diversify] does; [MethodNone] uses the stored ones as they are and
-	// cardData not at all.
+	// cardData not at all. A store that does not let its keys out answers
+	// ErrMastersStay to the methods that need them.
 	SecurityDomainKeys(ctx context.Context, ref Ref, method Method, cardData []byte) (Set, error)
 	// ReadKeys returns the key set for reading one instance, derived by
 	// [Diversify] from its AID and its 10 bytes of diversification data.

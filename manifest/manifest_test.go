@@ -252,6 +252,7 @@ func TestRules(t *testing.T) {
 		{manifest.RuleRecipeCount, record, `[[custom.observe.steps]]`, strings.Repeat("[[custom.observe.steps]]\ncommand = 'get-data'\n", 16) + "[[custom.observe.steps]]", "custom.observe.steps", 0},
 		{manifest.RuleRecipePINInClear, record, `{ encrypt = true, parts =`, `{ parts =`, "custom.personalize.groups[1].parts[3].parts[0].value", 0},
 		{manifest.RuleRecipeConstant, record, `{ hex = "57 49 50 45" }`, `{ value = "id" }`, "custom.wipe.groups[0].parts[0]", 0},
+		{manifest.RuleRecipeConstant, record, `{ hex = "57 49 50 45" }`, `{ encrypt = true, parts = [{ hex = "00" }] }`, "custom.wipe.groups[0].parts[0]", 0},
 		{manifest.RuleRecipeSource, record, `signature    = { from = "signature" }`, `signature = { from = "sign" }`, "custom.read.signature.from", 0},
 		{manifest.RuleRecipeSource, record, `when    = { from = "pin-set"`, `when = { from = "data"`, "custom.read.steps[1].when.from", 0},
 		{manifest.RuleRecipeName, record, `name    = "data"`, `name = "Data"`, "custom.read.steps[2].name", 0},

@@ -631,7 +631,7 @@ func FuzzParse(f *testing.F) {
 		}
 		f.Add(string(text))
 	}
-	for _, name := range []string{"shopping-street", "city-library", "office-pass"} {
+	for _, name := range []string{"shopping-street", "city-library", "office-pass", "driving-record"} {
 		text, err := os.ReadFile("../examples/" + name + ".toml")
 		if err != nil {
 			f.Fatal(err)

@@ -13,9 +13,11 @@ import (
 	"time"
 
 	"github.com/freearea/freearea/applets"
+	filesoncard "github.com/freearea/freearea/applets/files/oncard"
 	"github.com/freearea/freearea/applets/oncard"
 	"github.com/freearea/freearea/consent"
 	"github.com/freearea/freearea/emulator"
+	emulated "github.com/freearea/freearea/emulator/oncard"
 	"github.com/freearea/freearea/examples"
 	"github.com/freearea/freearea/globalplatform"
 	"github.com/freearea/freearea/globalplatform/capfile"
@@ -84,6 +86,8 @@ var (
 	library = parse("city-library.toml")    // type-a with PIN
 	office  = parse("office-pass.toml")     // type-d
 	all     = []*manifest.Manifest{points, library, office}
+
+	record = parse("driving-record.toml") // by recipe, with PIN
 )
 
 func parse(name string) *manifest.Manifest {
@@ -105,7 +109,7 @@ var store = sync.OnceValue(func() *file.Store {
 	add("service", keys.SecurityDomain)
 	add("counter", keys.CounterSigning)
 	add("ledger", keys.Ledger)
-	for _, m := range all {
+	for _, m := range append(all, record) {
 		if m.Keys.Read != "" {
 			add(m.Keys.Read, keys.Read)
 		}
@@ -247,6 +251,9 @@ type counter struct {
 	profile emulator.Profile
 }
 
+// linker knows what all the examples need.
+var linker = emulated.Linkers{oncard.Linker{}, filesoncard.Linker{}}
+
 type option func(*emulator.Config)
 
 func withMemory(n int) option {
@@ -260,7 +267,7 @@ func newCounter(t testing.TB, b *book, options ...option) *counter {
 	domain := must(store().SecurityDomainKeys(ctx, keys.Ref{Name: "card-manager"}, keys.MethodNone, nil))
 	defer domain.Erase()
 	cfg := emulator.Config{
-		Profile: must(emulator.LookupProfile("contactless")), Linker: oncard.Linker{}, Keys: domain,
+		Profile: must(emulator.LookupProfile("contactless")), Linker: linker, Keys: domain,
 		IIN: []byte{0x42}, CIN: binary.BigEndian.AppendUint32(nil, uint32(b.cards)), DiversificationData: [10]byte{9: 1},
 	}
 	for _, o := range options {
@@ -301,6 +308,10 @@ func (c *counter) request(m *manifest.Manifest) provisioner.Request {
 	switch m {
 	case library:
 		r.Subject = manifest.Subject{ID: c.book.givenID(), Items: map[string]string{"category": "ADULT", "home-branch": "中央館"}, PIN: "2580"}
+	case record:
+		r.LoadFile = must(m.OpenLoadFile())
+		c.book.ids++
+		r.Subject = manifest.Subject{ID: fmt.Sprintf("DR%010d", c.book.ids), Items: map[string]string{"class": "GOLD"}, PIN: "2580"}
 	case office:
 		r.Subject = manifest.Subject{Items: map[string]string{"area": "HQ-2F"}}
 	}
@@ -369,7 +380,7 @@ func (c *counter) withdraw(m *manifest.Manifest) (*provisioner.Result, error) {
 // read reads the card as a terminal of the service does.
 func (c *counter) read(m *manifest.Manifest, pin string) (*reader.Tap, error) {
 	c.t.Helper()
-	profile, _ := applets.Base().Lookup(m.Profile)
+	profile, _ := m.LookupProfile(c.Profiles)
 	s := reader.Service{
 		ID: m.ID, Profile: profile, Instance: m.Application.Instance, Items: len(m.Items) > 0,
 		ReadKey: keys.Ref{Name: m.Keys.Read}, Diversification: m.Keys.Diversification,
@@ -442,7 +453,12 @@ func (c *counter) observe(m *manifest.Manifest) (o applets.Observation, ok bool)
 		return o, false
 	}
 	check(c.t, err)
-	profile, _ := applets.Base().Lookup(m.Profile)
+	profile, _ := m.LookupProfile(c.Profiles)
+	if x, is := profile.(applets.Observer); is {
+		o, err = x.Observe(ctx, c.emulated(), m.Application.Instance)
+		check(c.t, err)
+		return o, true
+	}
 	blocks := must(globalplatform.StoreBlocks([][]byte{profile.ObservationRequest()}, globalplatform.StoreOptions{Format: globalplatform.FormatDGI, Answer: true}))
 	answer, err := iso7816.Do(ctx, s, must(blocks[0].Command()))
 	check(c.t, err)

@@ -76,6 +76,18 @@ func flows() []flow {
 				t.Errorf("tap %+v", tap)
 			}
 		}},
+		{name: "issue by recipe", manifest: record, prepare: fresh(record), issues: 1},
+		{name: "update by recipe", manifest: record, issues: 2, prepare: func(c *counter) provisioner.Request {
+			r := issued(record)(c)
+			r.Subject.Items = map[string]string{"class": "BLUE"}
+			r.Subject.PIN = "1357" // must not come onto the card
+			return r
+		}, done: func(t *testing.T, c *counter) {
+			if tap := c.holds(record, must(c.read(record, "2580")).ID); len(tap.Items) != 1 || tap.Items[0].Value != "BLUE" || tap.IssueNumber != 2 {
+				t.Errorf("tap %+v", tap)
+			}
+		}},
+		{name: "withdraw by recipe", manifest: record, prepare: issued(record), withdrawing: true, issues: 1, done: empty},
 		{name: "withdraw type-d", manifest: office, prepare: issued(office), withdrawing: true, issues: 1, done: empty},
 		{name: "withdraw type-a", manifest: library, prepare: issued(library), withdrawing: true, issues: 1, done: empty},
 		{name: "withdraw beside another", manifest: library, withdrawing: true, issues: 1, prepare: func(c *counter) provisioner.Request {

@@ -436,12 +436,14 @@ func (t *tamperer) Transmit(ctx context.Context, command []byte) ([]byte, error)
 func (f *foreign) broken() {
 	f.issue()
 	ways := map[string]func([]byte) []byte{
-		"nothing":    func([]byte) []byte { return nil },
-		"no data":    func(b []byte) []byte { return b[len(b)-2:] },
-		"cut short":  func(b []byte) []byte { return append(b[:(len(b)-2)/2:(len(b)-2)/2], b[len(b)-2:]...) },
-		"refused":    func([]byte) []byte { return []byte{0x6F, 0x00} },
-		"long value": func(b []byte) []byte { return append(bytes.Repeat([]byte{0x70, 0x82, 0xFF, 0xFF}, 64), b[len(b)-2:]...) },
-		"zeros":      func(b []byte) []byte { return append(make([]byte, 200), b[len(b)-2:]...) },
+		"nothing":   func([]byte) []byte { return nil },
+		"no data":   func(b []byte) []byte { return b[len(b)-2:] },
+		"cut short": func(b []byte) []byte { return append(b[:(len(b)-2)/2:(len(b)-2)/2], b[len(b)-2:]...) },
+		"refused":   func([]byte) []byte { return []byte{0x6F, 0x00} },
+		"long value": func(b []byte) []byte {
+			return append(bytes.Repeat([]byte{0x70, 0x82, 0xFF, 0xFF}, 64), b[len(b)-2:]...)
+		},
+		"zeros": func(b []byte) []byte { return append(make([]byte, 200), b[len(b)-2:]...) },
 	}
 	for name, way := range ways {
 		for nth := 1; nth <= 8; nth++ {

@@ -2,6 +2,7 @@ package oncard_test
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"slices"
@@ -223,6 +224,15 @@ func TestLinker(t *testing.T) {
 	}
 	if m, err := (oncard.Linker{}).Link(iso7816.MustAID("F0465245454152454199"), good, f.Hash()); err != nil || m != nil {
 		t.Errorf("another package: %v, %v", m, err)
+	}
+	// Some hosts load the Descriptor component too.
+	described := append(slices.Clone(good), f.Component(capfile.Descriptor)...)
+	if m, err := (oncard.Linker{}).Link(applets.BasePackage, described, sha256.Sum256(described)); err != nil || len(m) != 3 {
+		t.Errorf("base load file with its Descriptor: %d modules, %v", len(m), err)
+	}
+	described[len(described)-1] ^= 1
+	if m, err := (oncard.Linker{}).Link(applets.BasePackage, described, sha256.Sum256(described)); !errors.Is(err, oncard.ErrForgedLoadFile) || m != nil {
+		t.Errorf("with another Descriptor: %v, %v", m, err)
 	}
 	// On a card: one byte of the install method changed.
 	c := newCard(t)

@@ -7,6 +7,7 @@ import (
 
 	"github.com/freearea/freearea/applets"
 	"github.com/freearea/freearea/globalplatform"
+	"github.com/freearea/freearea/iso7816"
 )
 
 // Limits of a recipe.
@@ -150,6 +151,11 @@ func (r Recipe) Check() Problems {
 	for i, g := range r.Wipe.Groups {
 		c.group(at("wipe.groups", i), r.Personalize.Format, g, true)
 	}
+	if len(c.problems) == 0 { // constants either have an encoding or never will
+		if _, err := (&Profile{r: r}).blocks(r.Wipe.Groups, &writer{}); err != nil {
+			c.fault("wipe.groups", RuleSize, iso7816.MaxTLVLength)
+		}
+	}
 	if r.Select.FCI != "" {
 		c.choice("select.fci", r.Select.FCI, "required", "none")
 	}
@@ -198,7 +204,7 @@ func (c *checker) parts(path string, list []Part, depth int, encrypted, constant
 		if p.Value != "" {
 			c.choice(path+".value", p.Value, values...)
 		}
-		if constant && isValue {
+		if constant && (isValue || p.Encrypt) {
 			c.fault(path, RuleConstant)
 		}
 		if p.Value == ValuePIN && !encrypted {

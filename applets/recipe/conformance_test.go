@@ -2,95 +2,22 @@ package recipe_test
 
 import (
 	"bytes"
-	"context"
 	"testing"
 	"time"
 
 	"github.com/freearea/freearea/applets"
 	"github.com/freearea/freearea/applets/appletstest"
 	"github.com/freearea/freearea/applets/files"
-	filesoncard "github.com/freearea/freearea/applets/files/oncard"
-	appletsoncard "github.com/freearea/freearea/applets/oncard"
 	"github.com/freearea/freearea/applets/recipe"
-	"github.com/freearea/freearea/emulator"
-	"github.com/freearea/freearea/emulator/oncard"
-	"github.com/freearea/freearea/globalplatform"
-	"github.com/freearea/freearea/globalplatform/capfile"
-	"github.com/freearea/freearea/globalplatform/scp"
-	"github.com/freearea/freearea/iso7816"
-	"github.com/freearea/freearea/keys"
+	"github.com/freearea/freearea/internal/emulatedcard"
 	"github.com/freearea/freearea/manifest"
 )
-
-// card is an emulated card with a load file, from which one module is
-// installed.
-type card struct {
-	*emulator.Card
-	keys        keys.Set
-	pkg, module iso7816.AID
-}
-
-var _ appletstest.Cutter = (*card)(nil)
 
 func check(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
 	}
-}
-
-func newCard(t testing.TB, cap []byte, module iso7816.AID) *card {
-	t.Helper()
-	profile, err := emulator.LookupProfile("contactless")
-	check(t, err)
-	key := func(first byte) keys.Key {
-		k, err := keys.NewKey(bytes.Repeat([]byte{first}, 16))
-		check(t, err)
-		return k
-	}
-	set := keys.Set{Version: 1, ENC: key(1), MAC: key(2), DEK: key(3)}
-	linker := oncard.Linkers{appletsoncard.Linker{}, filesoncard.Linker{}}
-	c, err := emulator.New(emulator.Config{Profile: profile, IIN: []byte{1}, CIN: []byte{2}, Keys: set, Linker: linker})
-	check(t, err)
-	t.Cleanup(func() { c.Close() })
-	f, err := capfile.Parse(cap)
-	check(t, err)
-	x := &card{c, set, f.Package.AID, module}
-	sd, err := x.SecurityDomain(context.Background(), scp.CMAC)
-	check(t, err)
-	_, err = globalplatform.Load(context.Background(), sd, f, globalplatform.LoadOptions{}, nil)
-	check(t, err)
-	return x
-}
-
-func (c *card) Install(ctx context.Context, _ string, instance iso7816.AID, parameters []byte) error {
-	sd, err := c.SecurityDomain(ctx, scp.CMAC)
-	if err != nil {
-		return err
-	}
-	_, err = globalplatform.Execute(ctx, sd, globalplatform.InstallForInstall{
-		LoadFile: c.pkg, Module: c.module, Instance: instance, MakeSelectable: true,
-		Parameters: globalplatform.InstallParameters{Specific: parameters},
-	})
-	return err
-}
-
-func (c *card) SecurityDomain(ctx context.Context, level scp.Level) (*scp.Session, error) {
-	plain := iso7816.Plain(c)
-	if _, err := iso7816.Do(ctx, plain, iso7816.Select(emulator.IssuerSecurityDomain)); err != nil {
-		return nil, err
-	}
-	return scp.Open(ctx, plain, c.keys, scp.HostOptions{Level: level})
-}
-
-func (c *card) PowerCycle(ctx context.Context) error { return c.Reset(ctx) }
-
-func (c *card) CutBeforeWrite(n int) {
-	if n == 0 {
-		c.SetCut(emulator.Cut{})
-		return
-	}
-	c.SetCut(emulator.Cut{Command: 1, Where: emulator.BeforeWrite, Write: n})
 }
 
 func newPIN(t testing.TB, digits string) applets.PIN {
@@ -124,7 +51,7 @@ func TestDrivingRecord(t *testing.T) {
 	}
 	appletstest.RunProfile(t, appletstest.ProfileConfig{
 		Profile: p, Spec: applets.InstallSpec{PIN: true, ItemsCapacity: 100}, Content: content, Update: update,
-		New: func(t testing.TB) appletstest.Card { return newCard(t, files.LoadFile(), files.Module) },
+		New: func(t testing.TB) appletstest.Card { return emulatedcard.New(t, files.LoadFile(), files.Module) },
 	})
 }
 
@@ -168,7 +95,7 @@ func TestCommonAPByRecipe(t *testing.T) {
 	appletstest.RunProfile(t, appletstest.ProfileConfig{
 		Profile: p, Content: content, Update: update,
 		New: func(t testing.TB) appletstest.Card {
-			return newCard(t, applets.BaseLoadFile(), applets.ModuleCommonAP)
+			return emulatedcard.New(t, applets.BaseLoadFile(), applets.ModuleCommonAP)
 		},
 	})
 	if _, ok := p.(applets.Observer); ok {
@@ -269,6 +196,6 @@ func TestFilesByRecipe(t *testing.T) {
 	update := applets.Content{Record: record("B-2", 2), Tag: [16]byte{3}, KeepPIN: true}
 	appletstest.RunProfile(t, appletstest.ProfileConfig{
 		Profile: p, Spec: applets.InstallSpec{PIN: true, ItemsCapacity: 1000}, Content: content, Update: update,
-		New: func(t testing.TB) appletstest.Card { return newCard(t, files.LoadFile(), files.Module) },
+		New: func(t testing.TB) appletstest.Card { return emulatedcard.New(t, files.LoadFile(), files.Module) },
 	})
 }

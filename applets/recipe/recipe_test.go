@@ -329,6 +329,22 @@ func TestNewRefuses(t *testing.T) {
 	}
 }
 
+// What can never be encoded is refused, and not found out when a card is wiped.
+func TestWipeTooLong(t *testing.T) {
+	p, err := manifest.ParseProfile("x.toml", "x", []byte(commonAP))
+	check(t, err)
+	r, _ := recipe.Of(p)
+	var parts []recipe.Part
+	for range 64 {
+		parts = append(parts, recipe.Part{Hex: make([]byte, recipe.MaxHex)})
+	}
+	r.Wipe.Groups = []recipe.Group{{ID: recipe.Hex{1, 1}, Parts: parts}}
+	problems := r.Check()
+	if len(problems) != 1 || problems[0].Path != "wipe.groups" || problems[0].Rule != recipe.RuleSize {
+		t.Errorf("%v", problems)
+	}
+}
+
 // FuzzRead: whatever a card answers, a reading ends, and what it accepts has
 // an encoding.
 func FuzzRead(f *testing.F) {

@@ -140,6 +140,20 @@ func setup(e *testscript.Env) error {
 	if err := os.CopyFS(filepath.Join(e.WorkDir, "examples"), examples.Files); err != nil {
 		return err
 	}
+	// Profiles in a folder of their own, and a service that has one.
+	for from, to := range map[string]string{"profiles/file-card.toml": "profiles", "profiles/services/stamp-rally.toml": "services"} {
+		data, err := os.ReadFile(filepath.Join("..", "..", "examples", filepath.FromSlash(from)))
+		if err != nil {
+			return err
+		}
+		dir := filepath.Join(e.WorkDir, to)
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return err
+		}
+		if err := os.WriteFile(filepath.Join(dir, filepath.Base(from)), data, 0o600); err != nil {
+			return err
+		}
+	}
 	for name, text := range map[string]string{
 		"passphrase": passphrase, "pin": pin,
 		"card-keys": "ENC=" + cardENC + "\nMAC=" + cardMAC + "\nDEK=" + cardDEK,

@@ -28,20 +28,6 @@ type Linker interface {
 	Link(pkg iso7816.AID, loadFile []byte, sha256 [32]byte) (map[iso7816.AID]Module, error)
 }
 
-// Linkers asks one linker after the other. The first that knows modules of a
-// load file, or refuses it, has the say.
-type Linkers []Linker
-
-// Link implements [Linker].
-func (l Linkers) Link(pkg iso7816.AID, loadFile []byte, sha256 [32]byte) (map[iso7816.AID]Module, error) {
-	for _, x := range l {
-		if m, err := x.Link(pkg, loadFile, sha256); m != nil || err != nil {
-			return m, err
-		}
-	}
-	return nil, nil
-}
-
 // Module is an executable module: what makes application instances.
 type Module interface {
 	// Install allocates all that the instance will ever need and writes its

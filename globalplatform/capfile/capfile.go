@@ -110,7 +110,8 @@ type File struct {
 	Applets                  []iso7816.AID // of the applets that the package defines
 	Imports                  []Package     // packages that it needs on the card
 
-	components [maxComponents + 1][]byte // whole, by tag
+	components     [maxComponents + 1][]byte // whole, by tag
+	loadDescriptor bool                      // the Descriptor is part of the load file data block
 }
 
 // ReadFile reads the CAP file at a path.
@@ -210,12 +211,13 @@ func readEntry(entry *zip.File) ([]byte, error) {
 }
 
 // ParseLoadFileDataBlock reads what a card receives: the components one after
-// another, without the archive around them, in the prescribed order. The
-// result's LoadFileDataBlock is b again.
+// another, without the archive around them, in the prescribed order. Some
+// hosts send the Descriptor too, as the last one (JCVM 6.3). The result's
+// LoadFileDataBlock is b again.
 func ParseLoadFileDataBlock(b []byte) (*File, error) {
 	var f File
 	rest := b
-	for _, c := range loadOrder {
+	for _, c := range append(loadOrder[:], Descriptor) {
 		if len(rest) == 0 || Component(rest[0]) != c {
 			continue // parse says if it is missed
 		}
@@ -228,6 +230,7 @@ func ParseLoadFileDataBlock(b []byte) (*File, error) {
 	if len(rest) > 0 {
 		return nil, fmt.Errorf("%w: %d bytes after the last component that belongs there", ErrMalformed, len(rest))
 	}
+	f.loadDescriptor = f.components[Descriptor] != nil
 	if err := f.parse(); err != nil {
 		return nil, err
 	}
@@ -240,6 +243,9 @@ func (f *File) LoadFileDataBlock() []byte {
 	var out []byte
 	for _, c := range loadOrder {
 		out = append(out, f.components[c]...)
+	}
+	if f.loadDescriptor {
+		out = append(out, f.components[Descriptor]...)
 	}
 	return out
 }

@@ -328,6 +328,21 @@ func TestReadFile(t *testing.T) {
 	}
 }
 
+func TestLoadFileDataBlockWithDescriptor(t *testing.T) {
+	f, err := capfile.Parse(archive(t, entriesOf(bodies())))
+	if err != nil {
+		t.Fatal(err)
+	}
+	block := append(f.LoadFileDataBlock(), f.Component(capfile.Descriptor)...)
+	got, err := capfile.ParseLoadFileDataBlock(block)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(got.LoadFileDataBlock(), block) {
+		t.Errorf("read back: %X, want %X", got.LoadFileDataBlock(), block)
+	}
+}
+
 func TestLoadFileDataBlockRefuses(t *testing.T) {
 	f, err := capfile.Parse(archive(t, entriesOf(bodies())))
 	if err != nil {
@@ -335,13 +350,12 @@ func TestLoadFileDataBlockRefuses(t *testing.T) {
 	}
 	block := f.LoadFileDataBlock()
 	for name, b := range map[string][]byte{
-		"nothing":          nil,
-		"cut in a size":    block[:2],
-		"cut in a body":    block[:len(block)-1],
-		"bytes after":      append(bytes.Clone(block), 0),
-		"Descriptor after": append(bytes.Clone(block), f.Component(capfile.Descriptor)...),
-		"another order":    append(bytes.Clone(f.Component(capfile.Directory)), block...),
-		"component twice":  append(bytes.Clone(f.Component(capfile.Header)), block...),
+		"nothing":         nil,
+		"cut in a size":   block[:2],
+		"cut in a body":   block[:len(block)-1],
+		"bytes after":     append(bytes.Clone(block), 0),
+		"another order":   append(bytes.Clone(f.Component(capfile.Directory)), block...),
+		"component twice": append(bytes.Clone(f.Component(capfile.Header)), block...),
 	} {
 		if _, err := capfile.ParseLoadFileDataBlock(b); !errors.Is(err, capfile.ErrMalformed) {
 			t.Errorf("%s: %v", name, err)

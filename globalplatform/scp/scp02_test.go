@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"testing"
 
+	"github.com/freearea/freearea/internal/sp800"
 	"github.com/freearea/freearea/iso7816"
 	"github.com/freearea/freearea/keys"
 )
@@ -178,6 +179,59 @@ func TestPseudoRandomChallengeVectors(t *testing.T) {
 		got, err := pseudoRandomChallenge(keys.DevelopmentSet(), 1, iso7816.MustAID("A000000151000000"), size)
 		if err != nil || !bytes.Equal(got, unhex(t, want)) {
 			t.Errorf("%d bytes: %X, %v", size, got, err)
+		}
+	}
+}
+
+// A command whose data is encrypted without padding, by a host that has the
+// keys, is refused all the same.
+func TestUnpaddedCommand02(t *testing.T) {
+	p := Protocol{2, 0x55}
+	for data, want := range map[string]bool{"ABCDEFGH": false, "ABCDEFG\x80": true, "\x80\x00\x00\x00\x00\x00\x00\x00": true, "\x00\x00\x00\x00\x00\x00\x00\x00": false} {
+		host, card := fuzzCoding(t, p, CDecryption), fuzzCoding(t, p, CDecryption)
+		wire := []byte(data)
+		host.(*channel02).enc.Encrypt(wire, wire) // one block, zero ICV
+		plain, ok := card.unwrap(signed(p, host, iso7816.Command{CLA: 0x84, INS: 0xE2, Data: wire}))
+		if ok != want || ok && string(plain.Data) != string(bytes.TrimRight([]byte(data), "\x80\x00")) {
+			t.Errorf("%q: %q, %v", data, plain.Data, ok)
+		}
+	}
+}
+
+// The C-MAC of a command of more than 255 bytes, however it goes out, covers
+// an Lc of 3 bytes (GPCS 11.1.5.1).
+func TestMACOfLongCommands(t *testing.T) {
+	data := bytes.Repeat([]byte{0xA5}, 300)
+	for p, lc := range map[Protocol]string{SCP03: "000134", SCP03S16: "00013C", {2, 0x15}: "000134"} {
+		var got, want []byte
+		header := append(unhex(t, "84E60200"), unhex(t, lc)...)
+		switch ch := fuzzCoding(t, p, CMAC).(type) {
+		case *channel:
+			key := make([]byte, 16) // fuzzCoding's static keys; the session's S-MAC follows
+			static, err := keys.NewKey(key)
+			if err != nil {
+				t.Fatal(err)
+			}
+			challenge := make([]byte, p.challengeSize())
+			k, err := DeriveSessionKeys(keys.Set{ENC: static, MAC: static}, challenge, challenge)
+			if err != nil {
+				t.Fatal(err)
+			}
+			mac, err := sp800.Sum(k.MAC.Bytes(), ch.chaining[:], header, data)
+			if err != nil {
+				t.Fatal(err)
+			}
+			want = mac[:p.macSize()]
+			got = ch.protect(iso7816.Command{CLA: 0x80, INS: 0xE6, P1: 2, Data: data}).Data[len(data):]
+		case *channel02:
+			icv := ch.icv
+			ch.mac.first.Encrypt(icv[:], icv[:])
+			mac := ch.mac.sum(icv, append(header, data...))
+			want = mac[:]
+			got = ch.protect(iso7816.Command{CLA: 0x80, INS: 0xE6, P1: 2, Data: data}).Data[len(data):]
+		}
+		if !bytes.Equal(got, want) {
+			t.Errorf("%v: C-MAC %X, want %X", p, got, want)
 		}
 	}
 }

@@ -38,11 +38,11 @@ var layers = [][]string{
 	5: {"applets/oncard", "applets/files/oncard", "applets/appletstest", "manifest", "consent"},
 	6: {"ledger", "emulator", "emulator/vpcd", "emulator/jcvm", "pcsc"},
 	7: {"provisioner", "reader"},
-	8: {"app", "examples", "cmd/freearea", "cmd/freearea/app", "cmd/freearea/internal/..."},
+	8: {"app", "examples", "examples/vendorbinary/...", "cmd/freearea", "cmd/freearea/app", "cmd/freearea/internal/..."},
 }
 
 // testSupport is imported by tests only; what it imports is its own affair.
-var testSupport = []string{"internal/layers", "internal/docs", "internal/pcscd", "internal/capwrite"}
+var testSupport = []string{"internal/layers", "internal/docs", "internal/pcscd", "internal/capwrite", "internal/emulatedcard"}
 
 // noPlace are names that say nothing of what a package holds.
 var noPlace = []string{"util", "utils", "common", "helper", "helpers", "types", "misc", "shared"}

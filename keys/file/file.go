@@ -701,7 +701,7 @@ func (s *Store) add(ctx context.Context, n New, m metadata, secret []byte) (keys
 	if !slices.Contains(m.Kind.Algorithms(), m.Algorithm) {
 		return keys.Entry{}, fmt.Errorf("%w: %q does not go with %s", keys.ErrWrongKind, m.Kind, m.Algorithm)
 	}
-	if err := checkName(n.Name); err != nil {
+	if err := keys.CheckName(n.Name); err != nil {
 		return keys.Entry{}, err
 	}
 	m.Name, m.Version = n.Name, n.Version

@@ -33,7 +33,6 @@ const (
 
 	maxFile       = 4 << 20
 	maxEntries    = 4096
-	maxName       = 64
 	maxGeneration = 1 << 53 // what every reader of JSON holds exactly
 
 	maxTime    = 10
@@ -262,20 +261,6 @@ func (c Cost) validate() error {
 	return nil
 }
 
-// checkName says what a key may be called.
-func checkName(name string) error {
-	ok := len(name) >= 1 && len(name) <= maxName
-	for i := 0; ok && i < len(name); i++ {
-		c := name[i]
-		alnum := c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9'
-		ok = alnum || i > 0 && (c == '.' || c == '_' || c == '-')
-	}
-	if !ok {
-		return fmt.Errorf("key name %q: 1 to %d letters, digits, '.', '_' or '-', the first a letter or digit", name, maxName)
-	}
-	return nil
-}
-
 // follows says whether b may stand after a in a list.
 func follows(a, b *metadata) error {
 	switch order := compare(a, b); {
@@ -294,7 +279,7 @@ func compare(a, b *metadata) int {
 }
 
 func (m *metadata) validate() error {
-	if err := checkName(m.Name); err != nil {
+	if err := keys.CheckName(m.Name); err != nil {
 		return err
 	}
 	if !slices.Contains(m.Kind.Algorithms(), m.Algorithm) {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/hex"
 	"errors"
+	"os"
 	"strings"
 	"testing"
 
@@ -417,6 +418,35 @@ func FuzzPersonalize(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestWorkedExample runs what docs/file-application.md shows.
+func TestWorkedExample(t *testing.T) {
+	text, err := os.ReadFile("../../../docs/file-application.md")
+	check(t, err)
+	_, example, found := strings.Cut(string(text), "## Worked example\n")
+	if !found {
+		t.Fatal("no worked example")
+	}
+	c := newCard(t, unhex(t, "800101 81020064 820100"))
+	answers := 0
+	for line := range strings.Lines(example) {
+		if block, ok := strings.CutPrefix(line, "    80E2 88 00 12"); ok {
+			block, _, _ = strings.Cut(block, "(")
+			b := unhex(t, strings.TrimSpace(block))
+			if len(b) != 0x12 {
+				t.Errorf("the block has %d bytes", len(b))
+			}
+			check(t, c.store(globalplatform.FormatDGI, b))
+		}
+		if command, answer, ok := strings.Cut(line, "→"); ok {
+			c.say(strings.TrimSpace(command), strings.TrimSpace(answer))
+			answers++
+		}
+	}
+	if answers != 4 {
+		t.Errorf("%d answers", answers)
+	}
 }
 
 func TestForgedLoadFile(t *testing.T) {

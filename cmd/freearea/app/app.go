@@ -28,6 +28,7 @@ import (
 	filesoncard "github.com/freearea/freearea/applets/files/oncard"
 	appletsoncard "github.com/freearea/freearea/applets/oncard"
 	"github.com/freearea/freearea/cmd/freearea/internal/msg"
+	"github.com/freearea/freearea/emulator/jcvm"
 	"github.com/freearea/freearea/emulator/oncard"
 	"github.com/freearea/freearea/keys/file"
 	"github.com/freearea/freearea/manifest"
@@ -59,10 +60,11 @@ type Options struct {
 }
 
 // Linker returns what emulated cards execute unless [Options] say otherwise:
-// the base applications and the file application. A binary with applications
-// of its own asks both, with [oncard.Linkers].
+// the base applications, the file application, and other load files by a Java
+// Card virtual machine. A binary with applications of its own asks both, with
+// [oncard.Linkers].
 func Linker() oncard.Linker {
-	return oncard.Linkers{appletsoncard.Linker{}, filesoncard.Linker{}}
+	return oncard.Linkers{appletsoncard.Linker{}, filesoncard.Linker{}, jcvm.Linker{}}
 }
 
 func (o Options) withDefaults() Options {
@@ -191,6 +193,7 @@ func (p *program) cli() *cli.App {
 			p.keysCommand(),
 			p.slotsCommand(),
 			p.cardCommand(),
+			p.capCommand(),
 			p.doctorCommand(),
 			p.emulateCommand(),
 			p.demoCommand(),

@@ -11,6 +11,8 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/freearea/freearea/applets"
+	"github.com/freearea/freearea/applets/files"
 	"github.com/freearea/freearea/cmd/freearea/internal/msg"
 	"github.com/freearea/freearea/emulator"
 	"github.com/freearea/freearea/iso7816"
@@ -162,9 +164,11 @@ func (p *program) traced(c *cli.Context, card iso7816.Card) (iso7816.Card, func(
 // ID of a common-ap also stands in the answer to SELECT, which every reader
 // can ask for.)
 func holdersData(c iso7816.Command) bool {
-	switch iso7816.InstructionName(c.CLA, c.INS) {
-	case "READ BINARY", "EXPRESS", "VERIFY":
+	switch c.INS {
+	case files.InsReadBinary, files.InsReadRecord, files.InsVerify, applets.InsExpress:
 		return true
+	case files.InsGetData:
+		return c.CLA&0x80 == 0 // of an application; the card's own is GlobalPlatform's, with the class 8X
 	}
 	return false
 }

@@ -348,6 +348,8 @@ func wellKnown() map[iso7816.AID]msg.Text {
 		iso7816.MustAID("D3921000310001010402"): msg.Of("face of the card", "券面事項確認"),
 		iso7816.MustAID("D3921000310001010408"): msg.Of("entry support", "券面事項入力補助"),
 		iso7816.MustAID("D3921000310001010100"): msg.Of("open record", "平文レコード"),
+		iso7816.MustAID("A0000001515350"):       msg.Of("Security Domains", "セキュリティドメイン"),
+		iso7816.MustAID("A000000151535041"):     msg.Of("Security Domain", "セキュリティドメイン"),
 		applets.BasePackage:                     msg.Of("freearea base applications", "freearea 基本AP"),
 		files.Package:                           msg.Of("freearea file application", "freearea ファイルAP"),
 		files.Module:                            msg.Of("file application", "ファイルAP"),

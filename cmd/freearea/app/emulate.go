@@ -14,6 +14,7 @@ import (
 	"github.com/freearea/freearea/cmd/freearea/internal/msg"
 	"github.com/freearea/freearea/emulator"
 	"github.com/freearea/freearea/emulator/vpcd"
+	"github.com/freearea/freearea/globalplatform/scp"
 	"github.com/freearea/freearea/keys"
 	"github.com/freearea/freearea/keys/file"
 )
@@ -41,6 +42,7 @@ func (p *program) emulateCommand() *cli.Command {
 				&cli.StringFlag{Name: "key", Usage: t(msg.Of("key set of the card in the keystore, `NAME`; made at random if missing", "鍵ストア内のカード鍵セット `NAME`(なければ乱数から作る)"))},
 				&cli.BoolFlag{Name: "development-key", Usage: t(msg.Of("give the card the well-known development key, and the keystore too", "カードと鍵ストアに公知の開発用鍵を使う"))},
 				&cli.StringFlag{Name: "cin", Usage: t(msg.Of("card image number, `HEX`, 1 to 16 bytes (random)", "カード識別番号CIN `HEX`、1〜16バイト(既定:乱数)"))},
+				&cli.StringFlag{Name: "secure-channel", Value: "scp03-60", Usage: t(msg.Of("`PROTOCOL` and its options, as in scp03-70 or scp02-55", "セキュアチャネルの `PROTOCOL` とオプション(scp03-70、scp02-55 など)"))},
 				&cli.IntFlag{Name: "memory", Usage: t(msg.Of("persistent memory in `BYTES` (the profile's)", "不揮発メモリのバイト数 `BYTES`(既定:種類による)"))},
 			},
 			Action: p.emulateNew,
@@ -67,6 +69,9 @@ func (p *program) emulateNew(c *cli.Context) (err error) {
 		profile.PersistentMemory = c.Int("memory")
 	}
 	cfg := emulator.Config{Profile: profile, IIN: issuerIIN, Linker: p.Linker, Rand: p.Rand}
+	if cfg.SecureChannel, err = secureChannel(c.String("secure-channel")); err != nil {
+		return err
+	}
 	if s := c.String("cin"); s != "" {
 		if cfg.CIN, err = hex.DecodeString(s); err != nil || len(cfg.CIN) > 16 {
 			return usagef(msg.Of("--cin %s: up to 16 bytes in hexadecimal digits are expected", "--cin %s: 16バイト以内の16進数を指定してください"), s)
@@ -100,6 +105,16 @@ func (p *program) emulateNew(c *cli.Context) (err error) {
 	p.printf(msg.Of("made the card %s: %s, CIN %s, key set %q version %d (%s)", "カード %s を作成しました: %s、CIN %s、鍵セット %q バージョン %d(%s)"),
 		path, profile.Name, strings.ToUpper(hex.EncodeToString(cfg.CIN)), name, cfg.Keys.Version, cfg.Keys.Check())
 	return card.Close()
+}
+
+// secureChannel reads a protocol with its "i" parameter: scp03-60.
+func secureChannel(s string) (scp.Protocol, error) {
+	var p scp.Protocol
+	var rest string
+	if n, _ := fmt.Sscanf(strings.ToLower(s)+" ", "scp%02x-%02x%s", &p.Number, &p.I, &rest); n != 2 || !p.Valid() {
+		return p, usagef(msg.Of("--secure-channel %s: scp03-60, scp02-55 and the like are expected; see docs/globalplatform.md", "--secure-channel %s: scp03-60、scp02-55 などを指定してください(docs/globalplatform.md)"), s)
+	}
+	return p, nil
 }
 
 // cardKey makes sure that the keystore has the card's key set.

@@ -1,0 +1,80 @@
+package jcvm_test
+
+import (
+	"fmt"
+	"testing"
+)
+
+// rounds of 100 of the loops of bench.BenchApplet.
+const rounds = 10000
+
+// perRound is the number of bytecodes in one of the 100 turns of each loop,
+// counted in the load file.
+var loops = []struct {
+	name     string
+	ins      int
+	perRound int
+	native   func(n int) int16
+}{
+	{"arithmetic", 1, 15, goArithmetic},
+	{"arrays", 2, 22, goArrays},
+	{"calls", 3, 13, goCalls},
+	{"virtual", 4, 13, goCalls},
+}
+
+//go:noinline
+func goArithmetic(n int) int16 {
+	x, y := int16(1), int16(7)
+	for range n {
+		for range 100 {
+			x = x*31 + y
+			y ^= x
+		}
+	}
+	return x + y
+}
+
+func goArrays(n int) int16 { return overArray(make([]int8, 256), n) }
+
+//go:noinline
+func overArray(a []int8, n int) int16 {
+	x := int16(0)
+	for range n {
+		for j := range 100 {
+			a[j] = a[j+1] + int8(j)
+			x += int16(a[j])
+		}
+	}
+	return x
+}
+
+//go:noinline
+func leaf(a, b int16) int16 { return a + b }
+
+//go:noinline
+func goCalls(n int) int16 {
+	x := int16(0)
+	for range n {
+		for j := range 100 {
+			x = leaf(x, int16(j))
+		}
+	}
+	return x
+}
+
+func BenchmarkBytecode(b *testing.B) {
+	card := withApplet(b, "bench")
+	for _, l := range loops {
+		b.Run(l.name, func(b *testing.B) {
+			for b.Loop() {
+				exchange(b, card, fmt.Sprintf("80%02X%04X", l.ins, rounds))
+			}
+			b.ReportMetric(float64(b.N)*rounds*100*float64(l.perRound)/b.Elapsed().Seconds()/1e6, "Mbytecodes/s")
+		})
+		b.Run(l.name+"/go", func(b *testing.B) {
+			for b.Loop() {
+				l.native(rounds)
+			}
+		})
+	}
+}
