@@ -3,6 +3,7 @@ package provisioner_test
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -116,7 +117,7 @@ func byTokensBelow(c *counter) {
 
 // ask makes the request for a plan.
 func (c *counter) ask(s *provisioner.Session, plan *provisioner.Plan, m *manifest.Manifest) *delegation.Request {
-	r := must(delegation.NewRequest(strings.NewReader(strings.Repeat(string(rune('A'+c.book.events%26)), 8)), c.now))
+	r := must(delegation.NewRequest(strings.NewReader(fmt.Sprintf("%08d", c.book.events)), c.now))
 	digest := m.Digest()
 	r.Card, r.SecurityDomain, r.Service = delegation.Card{IIN: s.IIN, CIN: s.CIN}, plan.Manager(), m.ID
 	r.Manifest, r.Approval, r.Operations = digest[:], make([]byte, 32), plan.Operations()
