@@ -38,6 +38,10 @@ type CardProfile struct {
 	// ReceiptRequired makes the absence of a receipt an error under
 	// delegated management.
 	ReceiptRequired bool
+	// FailureLimit is how many authentications in a row may fail before the
+	// next one has to be asked for: well below what blocks such a card. Cards
+	// are known to block a key set for good after ten.
+	FailureLimit int
 }
 
 // HasData reports whether GET DATA answers an extra data object.
@@ -62,14 +66,16 @@ func CardProfiles() []CardProfile {
 			ExtraData:      []iso7816.Tag{TagExtendedCardResources},
 			StoreData:      StoreOptions{Format: FormatDGI, Encryption: EncryptionApplication},
 			LoadHash:       true,
+			FailureLimit:   3,
 		},
 		{
 			Name:           "generic",
 			Description:    "a GlobalPlatform card of which no more is known",
 			SecurityDomain: IssuerSecurityDomain,
 			// Every card has this level; R-MAC and R-ENCRYPTION are options.
-			Level:     scp.CDecryption,
-			StoreData: StoreOptions{Format: FormatDGI, Encryption: EncryptionApplication},
+			Level:        scp.CDecryption,
+			StoreData:    StoreOptions{Format: FormatDGI, Encryption: EncryptionApplication},
+			FailureLimit: 3,
 		},
 	}
 }

@@ -73,11 +73,6 @@ var (
 	ErrNotVerified = errors.New("the card does not hold what was written")
 )
 
-// maxFailures is how many failed authentications in a row a card gets before
-// the toolkit refuses to try another: cards are known to block a key set for
-// good after ten.
-const maxFailures = 3
-
 // Ledger is what a provisioner asks of the ledger; *[ledger.Ledger] is one,
 // and its documentation says what each method does.
 type Ledger interface {
@@ -123,6 +118,10 @@ type Provisioner struct {
 
 	// RetryAfterFailures tries once more on a card that has failed before.
 	RetryAfterFailures bool
+	// Failed is told, before an authentication, how many have failed in a row
+	// on this card and how many the card profile allows; it may be nil. It is
+	// not told when none has failed.
+	Failed func(failed, limit int)
 	// Progress is told before each step and after each of its commands; it may be nil.
 	Progress func(Progress)
 	// Rand is the source of challenges and identifiers; nil is crypto/rand.

@@ -5,6 +5,7 @@ import (
 	"crypto/ed25519"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -241,12 +242,17 @@ func TestWrongKey(t *testing.T) {
 		}
 		return err
 	}
+	var warned []int
+	c.Failed = func(failed, limit int) { warned = append(warned, failed, limit) }
 	const allowed = 3
 	for n := range allowed {
 		wants(t, connect(), scp.ErrCardCryptogram)
 		if got := len(events[ledger.AuthenticationFailed](t, b, ledger.Filter{})); got != n+1 {
 			t.Errorf("%d failures recorded, want %d", got, n+1)
 		}
+	}
+	if want := []int{1, allowed, 2, allowed}; !slices.Equal(warned, want) {
+		t.Errorf("warned of %v, want %v", warned, want)
 	}
 	if n := c.wire.sent(insExternalAuthenticate); n != 0 {
 		t.Errorf("%d times EXTERNAL AUTHENTICATE to a card that had proved nothing", n)

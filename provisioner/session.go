@@ -147,8 +147,11 @@ func (p *Provisioner) authenticate(ctx context.Context, s *Session, plain iso781
 			return err
 		}
 	}
-	if failed >= maxFailures && !p.RetryAfterFailures {
+	if failed >= p.CardProfile.FailureLimit && !p.RetryAfterFailures {
 		return fmt.Errorf("%w: %d times in a row", ErrTooManyFailures, failed)
+	}
+	if failed > 0 && p.Failed != nil {
+		p.Failed(failed, p.CardProfile.FailureLimit)
 	}
 	pending, err := globalplatform.Connect(ctx, plain, p.CardProfile, scp.HostOptions{
 		KeyVersion: d.Key.Version, Rand: p.Rand,

@@ -212,6 +212,10 @@ func (p *program) provisioner(c *cli.Context, o *office) (*provisioner.Provision
 		RetryAfterFailures: c.Bool("retry-after-failures"),
 		Rand:               p.Rand,
 		Home:               p.site.SecurityDomain,
+		Failed: func(failed, limit int) {
+			p.notef(msg.Of("freearea: warning: authentication to this card has failed %d times in a row; after %d the next has to be asked for",
+				"freearea: 警告: このカードの認証は続けて %d 回失敗しています。%d 回に達すると、明示的な指定が必要になります"), failed, limit)
+		},
 	}
 	for _, d := range p.site.Domains {
 		pr.Domains = append(pr.Domains, provisioner.Domain{
