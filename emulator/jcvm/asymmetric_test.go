@@ -249,6 +249,19 @@ func TestRSACipher(t *testing.T) {
 	}
 	c.do(0x21, 0, 2)
 	c.fails("6605", 0x23, 0, 0, make([]byte, 118)...)
+	// Blocks that differ from right ones in one byte.
+	c.do(0x21, 2, 1)
+	for _, change := range []struct {
+		at    int
+		value byte
+		sw    string
+	}{{0, 0, "9000"}, {0, 1, "6605"}, {1, 1, "6605"}, {1, 3, "6605"}, {9, 0, "6605"}, {10, 0, "9000"}} {
+		block := append(bytes.Repeat([]byte{5}, 120), 0, 1, 2, 3, 4, 5, 6, 7)
+		block[0], block[1] = 0, 2
+		block[change.at] = change.value
+		x := new(big.Int).Exp(new(big.Int).SetBytes(block), big.NewInt(int64(k.E)), k.N)
+		c.fails(change.sw, 0x23, 0, 0, x.FillBytes(make([]byte, 128))...)
+	}
 	c.do(0x20, 0, 0, 7, 14)
 	c.fails("6601", 0x21, 1, 2) // OAEP with the wrong key
 }
@@ -389,7 +402,15 @@ func TestECDSA(t *testing.T) {
 			if c.verify(signature, message[1:]) || c.verify(signature[:len(signature)-1], message) || c.verify(append(signature, 0), message) {
 				t.Errorf("%s with %s: a wrong signature is accepted", curve.Params().Name, name)
 			}
-			// Numbers out of range.
+			// Numbers out of range; the last one is right but for the order added.
+			var numbers struct{ R, S *big.Int }
+			if _, err := asn1.Unmarshal(signature, &numbers); err != nil {
+				t.Fatal(err)
+			}
+			numbers.S.Add(numbers.S, curve.Params().N)
+			if larger, _ := asn1.Marshal(numbers); c.verify(larger, message) {
+				t.Errorf("%s with %s: a number larger than the order is accepted", curve.Params().Name, name)
+			}
 			zero, _ := asn1.Marshal([]*big.Int{new(big.Int), new(big.Int)})
 			order, _ := asn1.Marshal([]*big.Int{curve.Params().N, curve.Params().N})
 			if c.verify(zero, message) || c.verify(order, message) {
