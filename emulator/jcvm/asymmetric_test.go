@@ -168,6 +168,12 @@ func TestRSASignatures(t *testing.T) {
 				if c.verify(signature, message[1:]) {
 					t.Errorf("%d bits, algorithm %d: another message's is accepted", bits, alg)
 				}
+				// The padding's last byte.
+				block := new(big.Int).Exp(new(big.Int).SetBytes(signature), big.NewInt(int64(k.E)), k.N)
+				nearly := new(big.Int).Exp(block.Xor(block, big.NewInt(4)), k.D, k.N)
+				if c.verify(nearly.FillBytes(make([]byte, bits/8)), message) {
+					t.Errorf("%d bits, algorithm %d: another padding is accepted", bits, alg)
+				}
 				signature[20] ^= 1
 				if c.verify(signature, message) || c.verify(signature[1:], message) {
 					t.Errorf("%d bits, algorithm %d: a wrong one is accepted", bits, alg)
