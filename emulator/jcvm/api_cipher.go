@@ -44,23 +44,32 @@ var cipherAlgorithms = map[uint8]cipherKind{
 var nativesCipher = map[string]native{
 	"javacardx/crypto/Cipher.<init>()V": nothing,
 	"javacardx/crypto/Cipher.getInstance(BZ)Ljavacardx/crypto/Cipher;": func(vm *VM, a []slot) slot {
-		if _, ok := cipherAlgorithms[uint8(a[0])]; !ok {
-			vm.cryptoError(cryptoNoSuchAlgorithm)
+		n := uint16(uint8(a[0]))
+		if _, ok := cipherAlgorithms[uint8(n)]; !ok {
+			if _, ok = rsaCipher(n); !ok {
+				vm.cryptoError(cryptoNoSuchAlgorithm)
+			}
 		}
-		return vm.newCipherObject("javacardx/crypto/Cipher", uint8(a[0]))
+		return vm.newCipherObject("javacardx/crypto/Cipher", n)
 	},
 	"javacardx/crypto/Cipher.getInstance(BBZ)Ljavacardx/crypto/Cipher;": func(vm *VM, a []slot) slot {
+		if uint8(a[0]) == cipherRSA {
+			return vm.rsaCipherInstance(uint8(a[1]))
+		}
 		want, ok := map[uint8]cipherKind{1: {15, true, 0}, 2: {15, false, 0}, 3: {3, true, 0}, 4: {3, false, 0}}[uint8(a[0])]
 		want.padding = uint8(a[1])
 		for n := range uint8(28) { // the first that fits
 			if ok && cipherAlgorithms[n] == want {
-				return vm.newCipherObject("javacardx/crypto/Cipher", n)
+				return vm.newCipherObject("javacardx/crypto/Cipher", uint16(n))
 			}
 		}
 		return noSuchAlgorithm(vm, a)
 	},
-	"javacardx/crypto/Cipher.getAlgorithm()B": func(vm *VM, a []slot) slot { return slot(vm.this(a).field(cipherAlgorithm)) },
+	"javacardx/crypto/Cipher.getAlgorithm()B": func(vm *VM, a []slot) slot { return number(vm.this(a).field(cipherAlgorithm)) },
 	"javacardx/crypto/Cipher.getCipherAlgorithm()B": func(vm *VM, a []slot) slot {
+		if _, ok := rsaCipher(vm.this(a).field(cipherAlgorithm)); ok {
+			return cipherRSA
+		}
 		switch c := cipherAlgorithms[uint8(vm.this(a).field(cipherAlgorithm))]; {
 		case c.family == 15 && c.cbc:
 			return 1
@@ -72,6 +81,9 @@ var nativesCipher = map[string]native{
 		return 4
 	},
 	"javacardx/crypto/Cipher.getPaddingAlgorithm()B": func(vm *VM, a []slot) slot {
+		if padding, ok := rsaCipher(vm.this(a).field(cipherAlgorithm)); ok {
+			return slot(padding)
+		}
 		return slot(cipherAlgorithms[uint8(vm.this(a).field(cipherAlgorithm))].padding)
 	},
 	"javacardx/crypto/Cipher.init(Ljavacard/security/Key;B)V":     cipherInit,
@@ -81,10 +93,10 @@ var nativesCipher = map[string]native{
 }
 
 // newCipherObject makes a Cipher or a Signature.
-func (vm *VM) newCipherObject(class string, algorithm uint8) slot {
+func (vm *VM) newCipherObject(class string, algorithm uint16) slot {
 	o := vm.newInstance(vm.api.classes[class])
 	iv := vm.newArray(kindByte, 17, nil)
-	vm.setField(o, cipherAlgorithm, uint16(algorithm))
+	vm.setField(o, cipherAlgorithm, algorithm)
 	vm.setField(o, cipherInitial, uint16(iv.self))
 	return o.self.slot()
 }
@@ -178,8 +190,15 @@ func (vm *VM) retail(key []byte) (cipher.Block, func([]byte)) {
 
 func cipherInit(vm *VM, a []slot) slot {
 	o := vm.this(a)
-	alg, ok := cipherAlgorithms[uint8(o.field(cipherAlgorithm))]
 	mode := uint8(a[2])
+	if padding, ok := rsaCipher(o.field(cipherAlgorithm)); ok {
+		if mode != 1 && mode != 2 || len(a) > 3 {
+			vm.cryptoError(cryptoIllegalValue)
+		}
+		vm.rsaCipherInit(o, vm.object(a[1]), mode, padding)
+		return 0
+	}
+	alg, ok := cipherAlgorithms[uint8(o.field(cipherAlgorithm))]
 	if !ok || mode != 1 && mode != 2 {
 		vm.cryptoError(cryptoIllegalValue)
 	}
@@ -248,6 +267,9 @@ func (c *crypter) run(p []byte) []byte {
 // crypt is update and doFinal.
 func (vm *VM) crypt(a []slot, final bool) slot {
 	o := vm.this(a)
+	if padding, ok := rsaCipher(o.field(cipherAlgorithm)); ok {
+		return vm.rsaCrypt(a, padding, final)
+	}
 	c := vm.crypter(o)
 	p := append(bytes.Clone(c.pending), vm.bytes(a[1], a[2], a[3])...)
 	to := vm.array(a[4], kindByte)

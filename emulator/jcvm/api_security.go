@@ -31,10 +31,18 @@ func (vm *VM) cryptoError(reason uint16) {
 }
 
 // nativesSecurity implements javacard.security: keys for DES, AES and HMAC,
-// digests, random data, checksums and symmetric signatures.
+// digests, random data, checksums and symmetric signatures. What is asymmetric
+// stands in nativesKeys and nativesAsymmetric.
 var nativesSecurity = map[string]native{
 	"javacard/security/KeyBuilder.buildKey(BSZ)Ljavacard/security/Key;": buildKey,
 	"javacard/security/KeyBuilder.buildKey(BBSZ)Ljavacard/security/Key;": func(vm *VM, a []slot) slot {
+		if types, ok := asymmetricTypes[uint8(a[0])]; ok {
+			t, ok := types[uint8(a[1])]
+			if !ok {
+				vm.cryptoError(cryptoNoSuchAlgorithm)
+			}
+			return buildKey(vm, []slot{slot(t), a[2], a[3]})
+		}
 		kinds := map[uint8]uint8{1: 3, 2: 15, 9: 21} // ALG_TYPE_… to TYPE_… in persistent memory
 		t, ok := kinds[uint8(a[0])]
 		if !ok {
@@ -52,14 +60,19 @@ var nativesSecurity = map[string]native{
 		return buildKey(vm, []slot{slot(t), a[2], a[3]})
 	},
 
-	"javacard/security/Key.clearKey()V":      func(vm *VM, a []slot) slot { vm.clearKey(vm.this(a)); return 0 },
-	"javacard/security/Key.getSize()S":       func(vm *VM, a []slot) slot { return slot(vm.this(a).field(keyBits)) },
-	"javacard/security/Key.getType()B":       func(vm *VM, a []slot) slot { return slot(vm.this(a).field(keyType)) },
-	"javacard/security/Key.isInitialized()Z": func(vm *VM, a []slot) slot { return boolean(vm.keyBytes(vm.this(a)) != nil) },
-	"javacard/security/DESKey.setKey([BS)V":  setKey,
-	"javacard/security/DESKey.getKey([BS)B":  getKey,
-	"javacard/security/AESKey.setKey([BS)V":  setKey,
-	"javacard/security/AESKey.getKey([BS)B":  getKey,
+	"javacard/security/Key.clearKey()V": func(vm *VM, a []slot) slot { vm.clearKey(vm.this(a)); return 0 },
+	"javacard/security/Key.getSize()S":  func(vm *VM, a []slot) slot { return slot(vm.this(a).field(keyBits)) },
+	"javacard/security/Key.getType()B":  func(vm *VM, a []slot) slot { return slot(vm.this(a).field(keyType)) },
+	"javacard/security/Key.isInitialized()Z": func(vm *VM, a []slot) slot {
+		if o := vm.this(a); components(o.class.name, 0) != nil {
+			return boolean(vm.complete(o))
+		}
+		return boolean(vm.keyBytes(vm.this(a)) != nil)
+	},
+	"javacard/security/DESKey.setKey([BS)V": setKey,
+	"javacard/security/DESKey.getKey([BS)B": getKey,
+	"javacard/security/AESKey.setKey([BS)V": setKey,
+	"javacard/security/AESKey.getKey([BS)B": getKey,
 	"javacard/security/HMACKey.setKey([BSS)V": func(vm *VM, a []slot) slot {
 		vm.setKeyBytes(vm.this(a), vm.bytes(a[1], a[2], a[3]))
 		return 0
@@ -150,21 +163,30 @@ var nativesSecurity = map[string]native{
 		return slot(len(out))
 	},
 
-	"javacard/security/Signature.<init>()V":                                      nothing,
-	"javacard/security/Signature.getInstance(BZ)Ljavacard/security/Signature;":   signatureInstance,
-	"javacard/security/Signature.getInstance(BBBZ)Ljavacard/security/Signature;": noSuchAlgorithm,
-	"javacard/security/Signature.getAlgorithm()B":                                func(vm *VM, a []slot) slot { return slot(vm.this(a).field(cipherAlgorithm)) },
-	"javacard/security/Signature.getLength()S":                                   func(vm *VM, a []slot) slot { return slot(vm.signature(a).size) },
-	"javacard/security/Signature.init(Ljavacard/security/Key;B)V":                signatureInit,
-	"javacard/security/Signature.init(Ljavacard/security/Key;B[BSS)V":            signatureInit,
-	"javacard/security/Signature.setInitialDigest([BSS[BSS)V":                    illegalUse,
-	"javacard/security/Signature.signPreComputedHash([BSS[BS)S":                  illegalUse,
-	"javacard/security/Signature.verifyPreComputedHash([BSS[BSS)Z":               illegalUse,
+	"javacard/security/Signature.<init>()V":                                    nothing,
+	"javacard/security/Signature.getInstance(BZ)Ljavacard/security/Signature;": signatureInstance,
+	"javacard/security/Signature.getAlgorithm()B":                              func(vm *VM, a []slot) slot { return number(vm.this(a).field(cipherAlgorithm)) },
+	"javacard/security/Signature.getLength()S": func(vm *VM, a []slot) slot {
+		if s, ok := asymmetric(vm.this(a)); ok {
+			return vm.asymmetricLength(vm.this(a), s)
+		}
+		return slot(vm.signature(a).size)
+	},
+	"javacard/security/Signature.init(Ljavacard/security/Key;B)V":     signatureInit,
+	"javacard/security/Signature.init(Ljavacard/security/Key;B[BSS)V": signatureInit,
+	"javacard/security/Signature.setInitialDigest([BSS[BSS)V":         illegalUse,
 	"javacard/security/Signature.update([BSS)V": func(vm *VM, a []slot) slot {
+		if s, ok := asymmetric(vm.this(a)); ok {
+			vm.hashing(vm.this(a), s).Write(vm.bytes(a[1], a[2], a[3]))
+			return 0
+		}
 		vm.signature(a).mac.write(vm.bytes(a[1], a[2], a[3]))
 		return 0
 	},
 	"javacard/security/Signature.sign([BSS[BS)S": func(vm *VM, a []slot) slot {
+		if _, ok := asymmetric(vm.this(a)); ok {
+			return vm.signAsymmetric(a, vm.hashed)
+		}
 		s := vm.signature(a)
 		if s.mode != 1 {
 			vm.cryptoError(cryptoInvalidInit)
@@ -177,6 +199,9 @@ var nativesSecurity = map[string]native{
 		return slot(len(sum))
 	},
 	"javacard/security/Signature.verify([BSS[BSS)Z": func(vm *VM, a []slot) slot {
+		if _, ok := asymmetric(vm.this(a)); ok {
+			return vm.verifyAsymmetric(a, vm.hashed)
+		}
 		s := vm.signature(a)
 		if s.mode != 2 {
 			vm.cryptoError(cryptoInvalidInit)
@@ -185,9 +210,6 @@ var nativesSecurity = map[string]native{
 		want := vm.bytes(a[4], a[5], a[6])
 		return boolean(subtle.ConstantTimeCompare(vm.finish(s), want) == 1)
 	},
-
-	"javacard/security/KeyPair.<init>(BS)V":                                          noSuchAlgorithm,
-	"javacard/security/KeyAgreement.getInstance(BZ)Ljavacard/security/KeyAgreement;": noSuchAlgorithm,
 }
 
 func noSuchAlgorithm(vm *VM, _ []slot) slot { vm.cryptoError(cryptoNoSuchAlgorithm); return 0 }
@@ -205,6 +227,9 @@ const (
 // cleared on reset, on deselection, and persistent.
 func buildKey(vm *VM, a []slot) slot {
 	t, bits := uint8(a[0]), int(int16(a[1]))
+	if kind, ok := asymmetricKinds[t]; ok {
+		return vm.buildAsymmetricKey(t, kind, bits)
+	}
 	var name string
 	var family uint8
 	ok := false
@@ -412,17 +437,25 @@ var signatureAlgorithms = map[uint8]signatureAlgorithm{
 }
 
 func signatureInstance(vm *VM, a []slot) slot {
-	if _, ok := signatureAlgorithms[uint8(a[0])]; !ok {
+	n := uint8(a[0])
+	if _, ok := signatureAlgorithms[n]; !ok && schemes[n] == (scheme{}) {
 		vm.cryptoError(cryptoNoSuchAlgorithm)
 	}
-	return vm.newCipherObject("javacard/security/Signature", uint8(a[0]))
+	return vm.newCipherObject("javacard/security/Signature", uint16(n))
 }
 
 // signatureInit is init, with initial data or without.
 func signatureInit(vm *VM, a []slot) slot {
 	o := vm.this(a)
-	alg, ok := signatureAlgorithms[uint8(o.field(cipherAlgorithm))]
 	mode := uint8(a[2])
+	if s, ok := asymmetric(o); ok {
+		if mode != 1 && mode != 2 || len(a) > 3 {
+			vm.cryptoError(cryptoIllegalValue)
+		}
+		vm.asymmetricInit(o, s, vm.object(a[1]), mode)
+		return 0
+	}
+	alg, ok := signatureAlgorithms[uint8(o.field(cipherAlgorithm))]
 	if !ok || mode != 1 && mode != 2 {
 		vm.cryptoError(cryptoIllegalValue)
 	}

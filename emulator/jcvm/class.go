@@ -263,7 +263,7 @@ func buildAPI() *api {
 	a := &api{byAID: map[iso7816.AID]*pkg{}, classes: map[string]*class{}}
 	natives := map[string]native{}
 	for _, table := range []map[string]native{
-		nativesLang, nativesFramework, nativesAPDU, nativesPIN, nativesSecurity, nativesCipher, nativesGP,
+		nativesLang, nativesFramework, nativesAPDU, nativesPIN, nativesSecurity, nativesCipher, nativesKeys, nativesAsymmetric, nativesGP,
 	} {
 		for name, f := range table {
 			if natives[name] != nil {

@@ -24,6 +24,13 @@
 //     refers to members that the API has; one that has no implementation here
 //     ends the command with 6F00 when it is called. An algorithm that is missing
 //     throws CryptoException.NO_SUCH_ALGORITHM.
+//   - Symmetric cryptography: DES, AES and HMAC keys, their ciphers and MACs,
+//     digests up to SHA-3, checksums, random data.
+//   - RSA from 512 to 4096 bits in steps of 32, with and without CRT: key pairs,
+//     signatures of PKCS #1 v1.5 and PSS, ciphers without padding, of PKCS #1
+//     v1.5 and OAEP. Curves over prime fields of any parameters, from 112 to 521
+//     bits: key pairs, ECDSA in DER and as two numbers, ECDH as a hash, as a
+//     coordinate and as a point, with the cofactor or without.
 //
 // # Not executed
 //
@@ -31,6 +38,28 @@
 // RMI, biometry, javacard.framework.service, the extended CAP format of Java
 // Card 3.1, the annotations and checks of an on-card verifier: types are checked
 // while the code runs instead.
+//
+// Of asymmetric cryptography: DSA, Diffie-Hellman and curves over binary
+// fields, RIPEMD-160, ISO 9796 and message recovery, the mapping of PACE, keys
+// that share parameters, encrypted keys, setInitialDigest, and the OneShot
+// classes.
+//
+// # Where cards differ
+//
+//   - A key pair over a curve needs parameters, set in one of its keys: cards
+//     may have some of their own, and an application that counts on them fails
+//     here with ILLEGAL_VALUE.
+//   - A transient private key loses the parameters of its curve with its value,
+//     and clearKey clears them too.
+//   - Numbers are read as long as the field or the modulus, a public exponent
+//     of RSA without leading zeros.
+//   - A block without padding must be as long as the modulus; with a private
+//     key, PKCS #1 v1.5 encrypts with a block of type 1.
+//   - A component of a key is one write: inside a transaction the larger ones
+//     exceed the commit capacity.
+//
+// Asymmetric cryptography doesn't take constant time: an emulator keeps no
+// secrets from its owner.
 //
 // # Hostile load files
 //

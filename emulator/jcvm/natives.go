@@ -35,6 +35,13 @@ var nativeFields = map[string]string{
 	"javacard/security/DESKey":                "SSL", // see keyType
 	"javacard/security/AESKey":                "SSL",
 	"javacard/security/HMACKey":               "SSL",
+	"javacard/security/RSAPublicKey":          "SSL", // the data: see components
+	"javacard/security/RSAPrivateKey":         "SSL",
+	"javacard/security/RSAPrivateCrtKey":      "SSL",
+	"javacard/security/ECPublicKey":           "SSL",
+	"javacard/security/ECPrivateKey":          "SSL",
+	"javacard/security/KeyPair":               "LL",
+	"javacard/security/KeyAgreement":          "SL",
 }
 
 // throw throws an exception of the API that the JCRE owns.
