@@ -1,0 +1,131 @@
+package javacard_test
+
+import (
+	"context"
+	"fmt"
+	"testing"
+
+	"github.com/freearea/freearea/applets"
+	"github.com/freearea/freearea/applets/appletstest"
+	"github.com/freearea/freearea/applets/javacard"
+	"github.com/freearea/freearea/applets/oncard"
+	"github.com/freearea/freearea/emulator"
+	"github.com/freearea/freearea/emulator/jcvm"
+	boundary "github.com/freearea/freearea/emulator/oncard"
+	"github.com/freearea/freearea/globalplatform"
+	"github.com/freearea/freearea/globalplatform/capfile"
+	"github.com/freearea/freearea/globalplatform/scp"
+	"github.com/freearea/freearea/iso7816"
+	"github.com/freearea/freearea/keys"
+)
+
+func TestConformance(t *testing.T) {
+	appletstest.Run(t, appletstest.Config{New: func(t testing.TB) appletstest.Card { return newCard(t, executed(), javacard.LoadFile()) }})
+}
+
+// executed is a virtual machine that tells a command without Le from one with
+// Le 00, which two rules of the protocol need.
+func executed() boundary.Linker {
+	return jcvm.Linker{Quirks: jcvm.Quirks{NoLeIsZero: true}}
+}
+
+// native is the twin in Go.
+func native() boundary.Linker { return oncard.Linker{} }
+
+// card is an emulated card with a load file of the base applications on it.
+type card struct {
+	*emulator.Card
+	keys keys.Set
+}
+
+var (
+	_ appletstest.Locker = (*card)(nil)
+	_ appletstest.Cutter = (*card)(nil)
+)
+
+func mustKey(t testing.TB, first byte) keys.Key {
+	t.Helper()
+	b := make([]byte, 16)
+	for i := range b {
+		b[i] = first + byte(i)
+	}
+	k, err := keys.NewKey(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k
+}
+
+func newCard(t testing.TB, linker boundary.Linker, loadFile []byte) *card {
+	t.Helper()
+	profile, err := emulator.LookupProfile("contactless")
+	if err != nil {
+		t.Fatal(err)
+	}
+	profile.CommitCapacity = 64 // all that a flip may take
+	set := keys.Set{Version: 1, ENC: mustKey(t, 0x10), MAC: mustKey(t, 0x20), DEK: mustKey(t, 0x30)}
+	c, err := emulator.New(emulator.Config{Profile: profile, IIN: []byte{1}, CIN: []byte{2}, Keys: set, Linker: linker})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	x := &card{c, set}
+	f, err := capfile.Parse(loadFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sd, err := x.SecurityDomain(context.Background(), scp.CMAC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err = globalplatform.Load(context.Background(), sd, f, globalplatform.LoadOptions{}, nil); err != nil {
+		t.Fatal(err)
+	}
+	return x
+}
+
+// send sends a command to the Security Domain.
+func (c *card) send(ctx context.Context, cmd globalplatform.Commander) error {
+	sd, err := c.SecurityDomain(ctx, scp.CMAC)
+	if err != nil {
+		return err
+	}
+	_, err = globalplatform.Execute(ctx, sd, cmd)
+	return err
+}
+
+func (c *card) Install(ctx context.Context, profile string, instance iso7816.AID, parameters []byte) error {
+	module, ok := applets.BaseModule(profile)
+	if !ok {
+		return fmt.Errorf("no module for %s", profile)
+	}
+	return c.send(ctx, globalplatform.InstallForInstall{
+		LoadFile: applets.BasePackage, Module: module, Instance: instance, MakeSelectable: true,
+		Parameters: globalplatform.InstallParameters{Specific: parameters},
+	})
+}
+
+func (c *card) SecurityDomain(ctx context.Context, level scp.Level) (*scp.Session, error) {
+	plain := iso7816.Plain(c)
+	if _, err := iso7816.Do(ctx, plain, iso7816.Select(emulator.IssuerSecurityDomain)); err != nil {
+		return nil, err
+	}
+	return scp.Open(ctx, plain, c.keys, scp.HostOptions{Level: level})
+}
+
+func (c *card) PowerCycle(ctx context.Context) error { return c.Reset(ctx) }
+
+func (c *card) SetLocked(ctx context.Context, instance iso7816.AID, locked bool) error {
+	if locked {
+		return c.send(ctx, globalplatform.Lock(instance))
+	}
+	return c.send(ctx, globalplatform.Unlock(instance))
+}
+
+func (c *card) CutBeforeWrite(n int) {
+	if n == 0 {
+		c.SetCut(emulator.Cut{})
+		return
+	}
+	c.SetCut(emulator.Cut{Command: 1, Where: emulator.BeforeWrite, Write: n})
+}
