@@ -3,6 +3,7 @@ package javacard_test
 import (
 	"context"
 	"fmt"
+	"io"
 	"testing"
 
 	"github.com/freearea/freearea/applets"
@@ -20,7 +21,7 @@ import (
 )
 
 func TestConformance(t *testing.T) {
-	appletstest.Run(t, appletstest.Config{New: func(t testing.TB) appletstest.Card { return newCard(t, executed(), javacard.LoadFile()) }})
+	appletstest.Run(t, appletstest.Config{New: func(t testing.TB) appletstest.Card { return newCard(t, executed(), javacard.LoadFile(), nil) }})
 }
 
 // executed is a virtual machine that tells a command without Le from one with
@@ -32,10 +33,17 @@ func executed() boundary.Linker {
 // native is the twin in Go.
 func native() boundary.Linker { return oncard.Linker{} }
 
+// host talks to a card's Security Domain.
+type host struct {
+	iso7816.Card
+	keys   keys.Set
+	random io.Reader // of its challenges
+}
+
 // card is an emulated card with a load file of the base applications on it.
 type card struct {
 	*emulator.Card
-	keys keys.Set
+	host
 }
 
 var (
@@ -56,7 +64,8 @@ func mustKey(t testing.TB, first byte) keys.Key {
 	return k
 }
 
-func newCard(t testing.TB, linker boundary.Linker, loadFile []byte) *card {
+// newCard makes a card; random is its generator, nil the usual one.
+func newCard(t testing.TB, linker boundary.Linker, loadFile []byte, random io.Reader) *card {
 	t.Helper()
 	profile, err := emulator.LookupProfile("contactless")
 	if err != nil {
@@ -64,12 +73,12 @@ func newCard(t testing.TB, linker boundary.Linker, loadFile []byte) *card {
 	}
 	profile.CommitCapacity = 64 // all that a flip may take
 	set := keys.Set{Version: 1, ENC: mustKey(t, 0x10), MAC: mustKey(t, 0x20), DEK: mustKey(t, 0x30)}
-	c, err := emulator.New(emulator.Config{Profile: profile, IIN: []byte{1}, CIN: []byte{2}, Keys: set, Linker: linker})
+	c, err := emulator.New(emulator.Config{Profile: profile, IIN: []byte{1}, CIN: []byte{2}, Keys: set, Linker: linker, Rand: random})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { c.Close() })
-	x := &card{c, set}
+	x := &card{c, host{c, set, random}}
 	f, err := capfile.Parse(loadFile)
 	if err != nil {
 		t.Fatal(err)
@@ -84,9 +93,13 @@ func newCard(t testing.TB, linker boundary.Linker, loadFile []byte) *card {
 	return x
 }
 
+func (c *card) Transmit(ctx context.Context, command []byte) ([]byte, error) {
+	return c.Card.Transmit(ctx, command)
+}
+
 // send sends a command to the Security Domain.
-func (c *card) send(ctx context.Context, cmd globalplatform.Commander) error {
-	sd, err := c.SecurityDomain(ctx, scp.CMAC)
+func (h host) send(ctx context.Context, cmd globalplatform.Commander) error {
+	sd, err := h.SecurityDomain(ctx, scp.CMAC)
 	if err != nil {
 		return err
 	}
@@ -94,33 +107,33 @@ func (c *card) send(ctx context.Context, cmd globalplatform.Commander) error {
 	return err
 }
 
-func (c *card) Install(ctx context.Context, profile string, instance iso7816.AID, parameters []byte) error {
+func (h host) Install(ctx context.Context, profile string, instance iso7816.AID, parameters []byte) error {
 	module, ok := applets.BaseModule(profile)
 	if !ok {
 		return fmt.Errorf("no module for %s", profile)
 	}
-	return c.send(ctx, globalplatform.InstallForInstall{
+	return h.send(ctx, globalplatform.InstallForInstall{
 		LoadFile: applets.BasePackage, Module: module, Instance: instance, MakeSelectable: true,
 		Parameters: globalplatform.InstallParameters{Specific: parameters},
 	})
 }
 
-func (c *card) SecurityDomain(ctx context.Context, level scp.Level) (*scp.Session, error) {
-	plain := iso7816.Plain(c)
+func (h host) SecurityDomain(ctx context.Context, level scp.Level) (*scp.Session, error) {
+	plain := iso7816.Plain(h)
 	if _, err := iso7816.Do(ctx, plain, iso7816.Select(emulator.IssuerSecurityDomain)); err != nil {
 		return nil, err
 	}
-	return scp.Open(ctx, plain, c.keys, scp.HostOptions{Level: level})
+	return scp.Open(ctx, plain, h.keys, scp.HostOptions{Level: level, Rand: h.random})
+}
+
+func (h host) SetLocked(ctx context.Context, instance iso7816.AID, locked bool) error {
+	if locked {
+		return h.send(ctx, globalplatform.Lock(instance))
+	}
+	return h.send(ctx, globalplatform.Unlock(instance))
 }
 
 func (c *card) PowerCycle(ctx context.Context) error { return c.Reset(ctx) }
-
-func (c *card) SetLocked(ctx context.Context, instance iso7816.AID, locked bool) error {
-	if locked {
-		return c.send(ctx, globalplatform.Lock(instance))
-	}
-	return c.send(ctx, globalplatform.Unlock(instance))
-}
 
 func (c *card) CutBeforeWrite(n int) {
 	if n == 0 {
