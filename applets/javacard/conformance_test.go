@@ -21,7 +21,15 @@ import (
 )
 
 func TestConformance(t *testing.T) {
-	appletstest.Run(t, appletstest.Config{New: func(t testing.TB) appletstest.Card { return newCard(t, executed(), javacard.LoadFile(), nil) }})
+	for name, linker := range map[string]boundary.Linker{
+		"usual":         executed(),
+		"EmptyIncoming": jcvm.Linker{Quirks: jcvm.Quirks{NoLeIsZero: true, EmptyIncoming: true}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			appletstest.Run(t, appletstest.Config{New: func(t testing.TB) appletstest.Card { return newCard(t, linker, javacard.LoadFile(), nil) }})
+		})
+	}
 }
 
 // executed is a virtual machine that tells a command without Le from one with

@@ -1,6 +1,7 @@
 package freearea.base;
 
 import javacard.framework.APDU;
+import javacard.framework.APDUException;
 import javacard.framework.Applet;
 import javacard.framework.ISO7816;
 import javacard.framework.ISOException;
@@ -171,7 +172,12 @@ public abstract class Service extends Applet implements Personalization {
 
 	/** Takes the data of a command in, at 5 of the buffer, and returns its length. */
 	private static short receive(APDU apdu, byte[] b) {
-		short n = apdu.setIncomingAndReceive();
+		short n = 0;
+		try {
+			n = apdu.setIncomingAndReceive();
+		} catch (APDUException e) {
+			// some runtime environments, for a command without data
+		}
 		if (n == 0) {
 			return 0;
 		}
