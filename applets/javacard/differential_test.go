@@ -19,7 +19,7 @@ import (
 	"github.com/freearea/freearea/keys"
 )
 
-var sequences = flag.Int("sequences", 40, "number of random command sequences of TestDifferential")
+var sequences = flag.Int("sequences", 80, "number of random command sequences of TestDifferential")
 
 // TestDifferential sends random sequences of commands to a card that executes
 // the load file and to one with the twin in Go. Both draw the same random
@@ -251,7 +251,7 @@ func (s *sequence) step() {
 		}
 		s.session = nil
 	case 5:
-		_ = s.SetLocked(s.ctx, s.aid, s.chance(30))
+		_ = s.SetLocked(s.ctx, s.aid, s.chance(15))
 		s.session = nil
 	case 6, 7, 8:
 		s.anything()
@@ -296,6 +296,12 @@ func (s *sequence) open() {
 		return
 	}
 	challenge := [16]byte(s.bytes(16))
+	if s.chance(10) {
+		s.anything()
+	}
+	if s.chance(5) {
+		s.info.Challenge = [16]byte{}
+	}
 	k, err := applets.ExpressKeys(set, challenge, s.info.Challenge)
 	if err != nil {
 		s.t.Fatal(err)
@@ -362,6 +368,10 @@ func (s *sequence) anything() {
 		c.CLA, c.P1, c.P2, c.Data = 0, 4, 0, s.aid.Bytes()
 		s.session = nil
 	}
+	if c.INS == 0x50 && s.chance(50) {
+		c.CLA, c.P1, c.P2, c.Data = 0x80, 0, 0, s.bytes(8)
+		s.session = nil
+	}
 	_, _ = iso7816.Send(s.ctx, s.Card, c)
 	if c.INS == 0x50 && s.chance(50) {
 		_, _ = iso7816.Send(s.ctx, s.Card, iso7816.Command{CLA: 0x84, INS: 0x82, P1: 0x33, Data: s.bytes(16)})
@@ -390,13 +400,13 @@ func (s *sequence) observe() {
 func (s *sequence) blocks(sd *scp.Session, blocks [][]byte) {
 	for i, b := range blocks {
 		p1 := byte(0x08)
-		if i == len(blocks)-1 {
+		if i == len(blocks)-1 && s.chance(85) { // otherwise it stays open
 			p1 |= 0x80
 		}
 		if len(b) > 239 {
 			b = b[:239]
 		}
-		if r, err := sd.Send(s.ctx, iso7816.Command{CLA: 0x80, INS: 0xE2, P1: p1, P2: byte(i), Data: b}); err != nil || r.SW != iso7816.OK {
+		if r, err := sd.Send(s.ctx, iso7816.Command{CLA: 0x80, INS: 0xE2, P1: p1, P2: byte(i), Data: b}); err != nil || r.SW != iso7816.OK && s.chance(50) {
 			return
 		}
 	}
@@ -418,7 +428,11 @@ func (s *sequence) personalize(wrong int) {
 		}
 		if s.chance(wrong) {
 			i := s.IntN(len(blocks))
-			blocks[i] = s.damage(blocks[i])
+			whole := blocks[i]
+			blocks[i] = s.damage(whole)
+			if s.chance(50) { // and then as if nothing had been
+				blocks = append(append(blocks[:i+1:i+1], whole[min(4, len(whole)):]), blocks[i+1:]...)
+			}
 		}
 		if s.chance(wrong / 4) {
 			blocks = blocks[:len(blocks)-1]
@@ -446,7 +460,7 @@ func (s *sequence) storeAnything() {
 				case 0x0100:
 					data = []byte{pick[byte](s.generator, 0, 0, 0, 1, 2)}
 				case 0x0101:
-					data = s.damage(record)
+					data = pick(s.generator, s.damage(record), record, []byte{0xC3, 1, 1}, []byte{0xC1, 0, 0xC3, 3, 1, 2, 3}, []byte{0x5F, 0x20, 0, 0xC3, 2, 1, 2})
 				case 0x0102:
 					data = append([]byte{0, byte(s.IntN(2) * 5)}, pick(s.generator, []byte{0xE1, 3, 0xC1, 1, 0}, []byte{0xE1, 0}, s.bytes(5))...)
 				case 0x0110:

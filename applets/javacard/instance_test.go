@@ -2,6 +2,7 @@ package javacard_test
 
 import (
 	"context"
+	"errors"
 	"testing"
 
 	"github.com/freearea/freearea/applets"
@@ -75,6 +76,56 @@ func TestMemory(t *testing.T) {
 			if want := p.PersistentMemory(spec); want > n {
 				t.Errorf("%s: PersistentMemory says %d bytes, %d are taken", p.Name(), want, n)
 			}
+		}
+	}
+}
+
+// TestTornWipe: what was left when power was lost is wiped at the next SELECT,
+// and only then does a SELECT write.
+func TestTornWipe(t *testing.T) {
+	ctx := context.Background()
+	for _, p := range applets.Base() {
+		spec, content := contentOf(t, p)
+		params, err := p.InstallParameters(spec)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := newCard(t, executed(), javacard.LoadFile(), nil)
+		if err := c.Install(ctx, p.Name(), instance, params); err != nil {
+			t.Fatal(err)
+		}
+		wipe := func(cutBefore int) error {
+			c.personalize(t, p, content)
+			sd, err := c.SecurityDomain(ctx, scp.CDecryption)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := globalplatform.Execute(ctx, sd, globalplatform.InstallForPersonalization{Instance: instance}); err != nil {
+				t.Fatal(err)
+			}
+			c.CountWrites()
+			c.CutBeforeWrite(cutBefore)
+			_, err = iso7816.Do(ctx, sd, iso7816.Command{CLA: 0x80, INS: applets.InsStoreData, P1: 0x88, Data: p.Wipe()[0]})
+			return err
+		}
+		if err := wipe(0); err != nil {
+			t.Fatal(err)
+		}
+		// The last write takes the marks away, the one before wipes the second slot.
+		if err := wipe(c.Writes()[0] - 1); !errors.Is(err, iso7816.ErrCardRemoved) {
+			t.Fatalf("%s: %v", p.Name(), err)
+		}
+		if err := c.PowerCycle(ctx); err != nil {
+			t.Fatal(err)
+		}
+		c.CountWrites()
+		for range 2 {
+			if r, err := iso7816.Send(ctx, c, iso7816.Select(instance)); err != nil || r.SW != iso7816.OK {
+				t.Fatalf("%s: %v, %v", p.Name(), r.SW, err)
+			}
+		}
+		if w := c.Writes(); len(w) != 2 || w[0] == 0 || w[1] != 0 {
+			t.Errorf("%s: SELECT after a torn wipe, and again, write %v times", p.Name(), w)
 		}
 	}
 }
