@@ -986,6 +986,8 @@ func challenge(s *suite) {
 			}
 			x.want("EXPRESS", x.plain(), bad, sw)
 			x.want("EXPRESS again", x.plain(), c, iso7816.ErrSecurityStatus)
+			none, _, _ := x.express(applets.ApplicationInfo{AID: x.aid}, keySet(1, x.keySize), scp.Full)
+			x.want("EXPRESS for a challenge of zeros", x.plain(), none, iso7816.ErrSecurityStatus)
 			x.want("READ BINARY afterwards", x.plain(), readFile(1, 0), iso7816.ErrSecurityStatus)
 		}
 		// Every byte of the C-MAC and of the header counts.

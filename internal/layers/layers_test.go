@@ -35,7 +35,7 @@ var layers = [][]string{
 	2: {"keys", "keys/file", "keys/pkcs11"},
 	3: {"globalplatform", "globalplatform/scp", "globalplatform/capfile"},
 	4: {"delegation", "applets", "applets/files", "applets/recipe", "emulator/oncard"},
-	5: {"applets/oncard", "applets/files/oncard", "applets/appletstest", "manifest", "consent"},
+	5: {"applets/javacard", "applets/oncard", "applets/files/oncard", "applets/appletstest", "manifest", "consent"},
 	6: {"ledger", "emulator", "emulator/vpcd", "emulator/jcvm", "pcsc"},
 	7: {"provisioner", "reader"},
 	8: {"app", "examples", "examples/vendorbinary/...", "cmd/freearea", "cmd/freearea/app", "cmd/freearea/internal/..."},
