@@ -39,10 +39,10 @@ func (p *panel) send(code byte, data ...byte) packet {
 	if p.channel == nil {
 		return p.raw(c.bytes(nil))
 	}
-	return p.raw(p.wrap(c, code, data))
+	return p.raw(p.wrap(c, data))
 }
 
-func (p *panel) wrap(c packet, _ byte, data []byte) []byte {
+func (p *panel) wrap(c packet, data []byte) []byte {
 	c.security = []byte{scsMAC}
 	if len(data) > 0 {
 		c.security[0] = scsEncrypted
@@ -150,7 +150,6 @@ func newPanel(t *testing.T, configure func(*Config)) (*panel, *clock) {
 
 func keyed(c *Config)   { c.Key = &testKey }
 func inClear(c *Config) { c.Clear = true }
-func install(c *Config) { c.Install, c.SaveKey = true, func([KeySize]byte) error { return nil } }
 
 func someCard(t *testing.T) CardData {
 	t.Helper()
@@ -184,7 +183,7 @@ func TestAnswerLost(t *testing.T) {
 		t.Fatal(err)
 	}
 	p.sequence = p.sequence%3 + 1
-	c, err := parsePacket(p.wrap(p.packet(cmdPoll, nil), cmdPoll, nil))
+	c, err := parsePacket(p.wrap(p.packet(cmdPoll, nil), nil))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -259,7 +258,8 @@ func TestChannelNeeded(t *testing.T) {
 func TestTampered(t *testing.T) {
 	p, _ := newPanel(t, keyed)
 	p.sequence = p.sequence%3 + 1
-	good := p.wrap(p.packet(cmdText, append([]byte{0, 2, 0, 1, 1, 2}, "OK"...)), cmdText, append([]byte{0, 2, 0, 1, 1, 2}, "OK"...))
+	text := append([]byte{0, 2, 0, 1, 1, 2}, "OK"...)
+	good := p.wrap(p.packet(cmdText, text), text)
 	body := good[:len(good)-2]
 	for i := headerSize + 2; i < len(body); i++ {
 		p, _ := newPanel(t, keyed)
@@ -277,7 +277,7 @@ func TestTampered(t *testing.T) {
 func TestReplayed(t *testing.T) {
 	p, _ := newPanel(t, keyed)
 	p.sequence = p.sequence%3 + 1
-	poll := p.wrap(p.packet(cmdPoll, nil), cmdPoll, nil)
+	poll := p.wrap(p.packet(cmdPoll, nil), nil)
 	p.want(p.raw(poll), replyACK)
 	p.want(p.next(cmdPoll), replyACK)
 	p.want(p.next(cmdPoll), replyACK)

@@ -19,6 +19,7 @@ const (
 	controlSequence = 0x03
 	controlCRC      = 0x04
 	controlSecurity = 0x08
+	controlReserved = 0xF0
 
 	addressReply = 0x80 // in packets of a device
 )
@@ -58,6 +59,9 @@ type packet struct {
 func parsePacket(b []byte) (packet, error) {
 	if len(b) < headerSize+2 || b[0] != som || int(binary.LittleEndian.Uint16(b[2:])) != len(b) {
 		return packet{}, fmt.Errorf("%w: %d bytes", errPacket, len(b))
+	}
+	if b[4]&controlReserved != 0 {
+		return packet{}, fmt.Errorf("%w: control %02X", errPacket, b[4])
 	}
 	p := packet{raw: b, address: b[1] &^ addressReply, reply: b[1]&addressReply != 0, sequence: b[4] & controlSequence, crc: b[4]&controlCRC != 0}
 	body := b[:len(b)-checkSize(p.crc)]
