@@ -32,12 +32,12 @@ const (
 // must. "/..." takes in everything below.
 var layers = [][]string{
 	1: {"iso7816", "osdp", "internal/sp800", "internal/durable"},
-	2: {"keys", "keys/file", "keys/pkcs11"},
+	2: {"keys", "keys/file", "keys/pkcs11", "reader/list"},
 	3: {"globalplatform", "globalplatform/scp", "globalplatform/capfile"},
 	4: {"delegation", "applets", "applets/files", "applets/recipe", "emulator/oncard"},
 	5: {"applets/javacard", "applets/oncard", "applets/files/oncard", "applets/appletstest", "manifest", "consent"},
 	6: {"ledger", "emulator", "emulator/vpcd", "emulator/jcvm", "pcsc"},
-	7: {"provisioner", "reader"},
+	7: {"provisioner", "reader", "reader/policy"},
 	8: {"app", "examples", "examples/vendorbinary/...", "cmd/freearea", "cmd/freearea/app", "cmd/freearea/internal/..."},
 }
 
