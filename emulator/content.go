@@ -234,16 +234,19 @@ func (c *Card) load(sd *entry, cmd iso7816.Command) iso7816.Response {
 // loaded completes the load process (GPCS 9.3.5). The combined form goes on
 // with its last INSTALL.
 func (c *Card) loaded(sd *entry, l *loading) (iso7816.Response, error) {
-	// A Load File with DAP blocks needs a hash (11.5.2.3.1); a ciphered one is
-	// not supported.
-	daps, data, err := globalplatform.ParseLoadFile(l.data)
-	if err != nil || len(daps) > 0 && len(l.hash) == 0 {
+	// A Load File with DAP blocks and a ciphered one need a hash (C.2).
+	content, err := globalplatform.ParseLoadFile(l.data)
+	if err != nil || (len(content.DAPs) > 0 || content.Ciphered) && len(l.hash) == 0 {
 		return iso7816.Response{}, iso7816.ErrWrongData
+	}
+	data, err := c.deciphered(l, content)
+	if err != nil {
+		return iso7816.Response{}, err
 	}
 	if len(l.hash) > 0 && subtle.ConstantTimeCompare(l.hash, hashOf(data, len(l.hash))) != 1 {
 		return iso7816.Response{}, iso7816.ErrWrongData
 	}
-	if err := c.verifyDAPs(l, daps); err != nil {
+	if err := c.verifyDAPs(l, content.DAPs); err != nil {
 		return iso7816.Response{}, err
 	}
 	f := &loadFile{aid: l.aid, securityDomain: l.securityDomain, data: bytes.Clone(data)}
@@ -272,6 +275,35 @@ func (c *Card) loaded(sd *entry, l *loading) (iso7816.Response, error) {
 		return err
 	})
 	return iso7816.Response{Data: confirmation, SW: iso7816.OK}, err
+}
+
+// deciphered is the load file data block in the clear (GPCS C.6). The load
+// file's Security Domain says whether it comes ciphered; its key missing, or a
+// block in the clear, is 6982.
+func (c *Card) deciphered(l *loading, content globalplatform.LoadFileContent) ([]byte, error) {
+	sd := c.state.domain(l.securityDomain)
+	if sd == nil {
+		return nil, iso7816.ErrConditions // deleted since
+	}
+	if !sd.privileges.has(privCiphered) {
+		if content.Ciphered {
+			return nil, iso7816.ErrWrongData
+		}
+		return content.DataBlock, nil
+	}
+	k, ok := sd.domain.loadFileKey()
+	if !ok || !content.Ciphered {
+		return nil, iso7816.ErrSecurityStatus
+	}
+	if len(l.hash) < k.LeastHash() {
+		return nil, iso7816.ErrWrongData // C.2
+	}
+	k.ICV = content.ICV
+	data, err := k.Decrypt(content.DataBlock)
+	if err != nil {
+		return nil, iso7816.ErrWrongData
+	}
+	return data, nil
 }
 
 // errTried ends a transaction that was only a trial.

@@ -9,6 +9,7 @@ import (
 	"crypto/rsa"
 	"crypto/sha1"
 	"crypto/sha256"
+	"crypto/sha512"
 	"errors"
 	"sync"
 	"testing"
@@ -43,7 +44,7 @@ var signers = sync.OnceValue(func() map[string]signer {
 		must(err)
 		out[name] = signer{globalplatform.PrivateKeyScheme{Key: k}, globalplatform.RSAPublicKey(&k.PublicKey)}
 	}
-	for name, curve := range map[string]elliptic.Curve{"P-256": elliptic.P256(), "P-521": elliptic.P521()} {
+	for name, curve := range map[string]elliptic.Curve{"P-256": elliptic.P256(), "P-384": elliptic.P384(), "P-521": elliptic.P521()} {
 		k, err := ecdsa.GenerateKey(curve, rand.Reader)
 		must(err)
 		v, err := globalplatform.ECPublicKey(&k.PublicKey)
@@ -52,6 +53,24 @@ var signers = sync.OnceValue(func() map[string]signer {
 	}
 	return out
 })
+
+// The hash of a load file is no shorter than the one that the token's signature
+// uses (GPCS table C-3). The hash is looked at when the token has been found
+// right, and nothing is loaded here.
+func TestHashesBesideTokens(t *testing.T) {
+	for name, least := range map[string]int{
+		"RSA-1024": 20, "RSA-2048": 32, "AES-128": 32, "AES-256": 32, "P-256": 32, "P-384": 48, "P-521": 64,
+	} {
+		c := delegated(t, signers()[name].KeyValue)
+		s := openDomain(t, c, domainX, keysX)
+		for _, size := range []int{0, 20, 32, 48, 64} {
+			_, err := globalplatform.Execute(context.Background(), s, withToken(t, signers()[name].Signer, globalplatform.InstallForLoad{LoadFile: testPackage, Hash: make([]byte, size)}))
+			if size < least && !errors.Is(err, iso7816.ErrWrongData) || size >= least && err != nil {
+				t.Errorf("%s beside a hash of %d bytes: %v", name, size, err)
+			}
+		}
+	}
+}
 
 func putOne(t testing.TB, s scp.Channel, version byte, v globalplatform.KeyValue) {
 	t.Helper()
@@ -110,7 +129,7 @@ func withToken(t testing.TB, s globalplatform.Signer, c globalplatform.Tokenized
 // and with a changed one, allowed once with its own, and confirmed.
 func TestDelegatedManagement(t *testing.T) {
 	block := testLoadFile(testPackage, testModuleID, otherModule)
-	sum := sha256.Sum256(block)
+	sum := sha512.Sum512(block) // which goes beside every scheme
 	ctx := context.Background()
 	for name, signer := range signers() {
 		t.Run(name, func(t *testing.T) {

@@ -204,6 +204,7 @@ func (c *Card) capability() []byte {
 	b = iso7816.AppendTLV(b, 0x81, domainPrivileges[:])
 	b = iso7816.AppendTLV(b, 0x82, applicationPrivileges[:])
 	b = iso7816.AppendTLV(b, 0x83, []byte{1, 2, 3, 4})
+	b = iso7816.AppendTLV(b, 0x84, loadCiphers)
 	b = iso7816.AppendTLV(b, 0x85, verifiedSchemes)
 	b = iso7816.AppendTLV(b, 0x86, receiptSchemes)
 	return iso7816.AppendTLV(b, 0x87, verifiedSchemes)

@@ -7,6 +7,9 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rsa"
+	"crypto/sha1" //nolint:gosec // its size only
+	"crypto/sha256"
+	"crypto/sha512"
 	"crypto/subtle"
 	"math/big"
 
@@ -22,6 +25,8 @@ var (
 	verifiedSchemes = []byte{0xFF, 0x02}
 	// Triple DES, AES-128, -192, -256.
 	receiptSchemes = []byte{0x3C}
+	// Triple DES, AES-128, -192, -256, with an ICV (table H-8).
+	loadCiphers = []byte{0x8F}
 )
 
 // curves are the curves that come with the card, by key parameter reference
@@ -38,13 +43,25 @@ func (k key) find(kind byte) ([]byte, bool) {
 	return nil, false
 }
 
-// weak reports a key whose signatures allow SHA-1 beside them (GPCS table C-3).
-func (k key) weak() bool {
+// leastHash is the size in bytes of the shortest load file hash that may stand
+// beside the key's signatures (GPCS table C-3): of the hash that they use
+// themselves. An AES key's use none; the shortest is SHA-256 there.
+func (k key) leastHash() int {
 	if _, ok := k.find(keyTypeDES); ok {
-		return true
+		return sha1.Size
 	}
-	n, ok := k.find(keyTypeRSAModulus)
-	return ok && len(n) <= 128
+	if n, ok := k.find(keyTypeRSAModulus); ok && len(n) <= 128 {
+		return sha1.Size
+	}
+	if public, ok := k.point(); ok {
+		switch bits := public.Params().BitSize; {
+		case bits > 384:
+			return sha512.Size
+		case bits > 256:
+			return sha512.Size384
+		}
+	}
+	return sha256.Size
 }
 
 // verify checks a signature by the scheme that belongs to the key (GPCS table

@@ -40,7 +40,9 @@ func (c *Card) installForExtradition(r *request) iso7816.Response {
 		}
 	default:
 		from = file.securityDomain
-		if file.own || from == to || !c.accepts(from, r.sd) || !c.state.ready(target) || target.privileges.has(privDAPVerification) {
+		// What a Security Domain wants verified or ciphered can't come without.
+		guarded := target.privileges.has(privDAPVerification) || target.privileges.has(privCiphered)
+		if file.own || from == to || !c.accepts(from, r.sd) || !c.state.ready(target) || guarded {
 			return refuse(iso7816.ErrConditions)
 		}
 	}
