@@ -3,6 +3,7 @@ package emulator
 import (
 	"bytes"
 	"context"
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -10,12 +11,16 @@ import (
 	"crypto/sha1"
 	"crypto/sha256"
 	"crypto/sha512"
+	"encoding/asn1"
 	"errors"
+	"io"
+	"math/big"
 	"sync"
 	"testing"
 
 	"github.com/freearea/freearea/globalplatform"
 	"github.com/freearea/freearea/globalplatform/scp"
+	"github.com/freearea/freearea/internal/ecc"
 	"github.com/freearea/freearea/iso7816"
 	"github.com/freearea/freearea/keys"
 )
@@ -51,8 +56,39 @@ var signers = sync.OnceValue(func() map[string]signer {
 		must(err)
 		out[name] = signer{globalplatform.PrivateKeyScheme{Key: k}, v}
 	}
+	for _, name := range []string{"brainpoolP256r1", "brainpoolP256t1", "brainpoolP384r1", "brainpoolP512t1"} {
+		c, _ := ecc.Named(name)
+		d, err := rand.Int(rand.Reader, c.N)
+		must(err)
+		k, err := globalplatform.ParseECPublicKey(name, c.Encode(c.Multiply(c.G, d)))
+		must(err)
+		v, err := globalplatform.ECPublicKey(k)
+		must(err)
+		out[name] = signer{globalplatform.PrivateKeyScheme{Key: brainpoolKey{c, d, k}}, v}
+	}
 	return out
 })
+
+// brainpoolKey signs as the devices of issuers do.
+type brainpoolKey struct {
+	curve  *ecc.Curve
+	d      *big.Int
+	public crypto.PublicKey
+}
+
+func (k brainpoolKey) Public() crypto.PublicKey { return k.public }
+
+func (k brainpoolKey) Sign(random io.Reader, digest []byte, _ crypto.SignerOpts) ([]byte, error) {
+	n, err := rand.Int(random, k.curve.N)
+	if err != nil {
+		return nil, err
+	}
+	r, s, ok := k.curve.Sign(k.d, n, digest)
+	if !ok {
+		return nil, errors.New("another random number is needed")
+	}
+	return asn1.Marshal(struct{ R, S *big.Int }{r, s})
+}
 
 // The hash of a load file is no shorter than the one that the token's signature
 // uses (GPCS table C-3). The hash is looked at when the token has been found
@@ -60,6 +96,7 @@ var signers = sync.OnceValue(func() map[string]signer {
 func TestHashesBesideTokens(t *testing.T) {
 	for name, least := range map[string]int{
 		"RSA-1024": 20, "RSA-2048": 32, "AES-128": 32, "AES-256": 32, "P-256": 32, "P-384": 48, "P-521": 64,
+		"brainpoolP256r1": 32, "brainpoolP256t1": 32, "brainpoolP384r1": 48, "brainpoolP512t1": 64,
 	} {
 		c := delegated(t, signers()[name].KeyValue)
 		s := openDomain(t, c, domainX, keysX)

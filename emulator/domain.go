@@ -207,7 +207,8 @@ func (c *Card) capability() []byte {
 	b = iso7816.AppendTLV(b, 0x84, loadCiphers)
 	b = iso7816.AppendTLV(b, 0x85, verifiedSchemes)
 	b = iso7816.AppendTLV(b, 0x86, receiptSchemes)
-	return iso7816.AppendTLV(b, 0x87, verifiedSchemes)
+	b = iso7816.AppendTLV(b, 0x87, verifiedSchemes)
+	return iso7816.AppendTLV(b, 0x88, curveReferences())
 }
 
 // Tags of the data objects of Security Domains (GPCS 11.3.2.1, 11.11.2.3).

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/aes"
-	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
 	"encoding/hex"
@@ -296,6 +295,10 @@ func TestPutKey(t *testing.T) {
 		{"key type", cmdPutKey(0, 0x70, 1, append([]byte{0x90}, token[1:]...)), iso7816.ErrWrongData},
 		{"point off the curve", cmdPutKey(0, 0x70, 1, offCurve), iso7816.ErrWrongData},
 		{"point without parameters", cmdPutKey(0, 0x70, 1, append(bytes.Clone(ec[:67]), 0)), iso7816.ErrWrongData},
+		{"reference of no curve", cmdPutKey(0, 0x70, 1, append(bytes.Clone(ec[:67]), 0xF0, 1, 9, 0)), iso7816.ErrWrongData},
+		{"reference of another curve", cmdPutKey(0, 0x70, 1, append(bytes.Clone(ec[:67]), 0xF0, 1, 3, 0)), iso7816.ErrWrongData},
+		{"EC private key", cmdPutKey(0, 0x70, 1, append([]byte{0xB1}, token[1:]...)), iso7816.ErrWrongData},
+		{"RSA private exponent", cmdPutKey(0, 0x70, 1, append([]byte{0xA3}, token[1:]...)), iso7816.ErrWrongData},
 		{"modulus without exponent", cmdPutKey(0, 0x70, 1, append(bytes.Clone(rsa[:131]), 0)), iso7816.ErrWrongData},
 		{"RSA with a check value", cmdPutKey(0, 0x70, 1, append(bytes.Clone(rsa[:len(rsa)-1]), 1, 9)), iso7816.ErrWrongData},
 		{"replacing what isn't there", cmdPutKey(0x70, 0x70, 1, token), iso7816.ErrDataNotFound},
@@ -319,11 +322,15 @@ func TestPutKey(t *testing.T) {
 	want(t, s, cmdPutKey(0, 0x72, 5, sealed(t, s, k32)), iso7816.OK)
 	want(t, s, cmdPutKey(0x72, 0x75, 5, sealed(t, s, bytes.Repeat([]byte{8}, 32))), iso7816.OK) // of another version now
 	want(t, s, cmdPutKeys(t, s, 0, keysX), iso7816.OK)
-	own := append([]byte{0xB0, 65}, point...)
-	for kind := byte(keyTypeECField); kind <= keyTypeECOrder; kind++ {
-		v := curveParameters(elliptic.P256())[kind]
-		own = append(append(own, kind, byte(len(v))), v...)
+	parameters := func(point []byte, curve string) []byte {
+		own := append([]byte{keyTypeECPublic, 65}, point...)
+		for kind := byte(keyTypeECField); kind <= keyTypeECOrder; kind++ {
+			v := curveParameters(curve)[kind]
+			own = append(append(own, kind, byte(len(v))), v...)
+		}
+		return own
 	}
+	own, brainpool := parameters(point, "P-256"), curveParameters("brainpoolP256t1")[keyTypeECGenerator]
 	other := bytes.Clone(own)
 	other[70] ^= 1
 	for name, test := range map[string]struct {
@@ -334,6 +341,8 @@ func TestPutKey(t *testing.T) {
 		"a parameter missing":  {append(bytes.Clone(own[:len(own)-34]), 0), iso7816.ErrWrongData},
 		"a cofactor of 2":      {append(bytes.Clone(own), keyTypeECCofactor, 1, 2, 0), iso7816.ErrWrongData},
 		"its own parameters":   {append(bytes.Clone(own), 0), iso7816.OK},
+		"a Brainpool curve's":  {append(parameters(brainpool, "brainpoolP256t1"), 0), iso7816.OK},
+		"of another curve":     {append(parameters(brainpool, "brainpoolP256r1"), 0), iso7816.ErrWrongData},
 		"and its cofactor too": {append(bytes.Clone(own), keyTypeECCofactor, 1, 1, 0), iso7816.OK},
 	} {
 		c := newTestCard(t)
