@@ -640,7 +640,7 @@ func TestStoreDataInDomain(t *testing.T) {
 		{"DGI", IssuerSecurityDomain, 0x88, "00700342021235", iso7816.ErrWrongData, 0x42, "1234"}, // the template's length
 		{"DGI right", IssuerSecurityDomain, 0x88, "007004" + "42021235", iso7816.OK, 0x42, "1235"},
 		{"application dependent encryption", IssuerSecurityDomain, 0xA8, "007004" + "42021236", iso7816.OK, 0x42, "1236"},
-		{"all encrypted", IssuerSecurityDomain, 0xE8, "007004" + "42021237", iso7816.ErrIncorrectP1P2, 0x42, "1236"},
+		{"all encrypted, in the clear", IssuerSecurityDomain, 0xE8, "007004" + "42021237", iso7816.ErrWrongData, 0x42, "1236"},
 		{"RFU encryption", IssuerSecurityDomain, 0xD0, "42021237", iso7816.ErrIncorrectP1P2, 0x42, "1236"},
 		{"RFU format", IssuerSecurityDomain, 0x98, "42021237", iso7816.ErrIncorrectP1P2, 0x42, "1236"},
 		{"two objects, one wrong", IssuerSecurityDomain, 0x90, "42021237" + "D30100", iso7816.ErrWrongData, 0x42, "1236"},
@@ -1026,6 +1026,72 @@ func TestListOfApplications(t *testing.T) {
 	for hex, sw := range map[string]iso7816.SW{"80CA2F00 00": iso7816.ErrWrongData, "00CA2F00 02 5C00 00": iso7816.ErrUnknownINS, "80CB2F00 02 5C00 00": iso7816.ErrUnknownINS, "00CB0042 00": iso7816.ErrUnknownINS} {
 		if r := transmit(t, c, hex); r.SW != sw {
 			t.Errorf("%s: %v, want %v", hex, r.SW, sw)
+		}
+	}
+}
+
+// Where P1 says that all values are encrypted, those of a Security Domain are
+// under its data encryption key, padded as GPCS B.1.3 and B.2.3 say.
+func TestEncryptedValues(t *testing.T) {
+	for _, p := range []scp.Protocol{scp.SCP03, {Number: 2, I: 0x55}} {
+		c := newTestCard(t, func(cfg *Config) { cfg.SecureChannel = p })
+		s, err := scp.Open(t.Context(), iso7816.Plain(c), testConfig(t).Keys, scp.HostOptions{Level: scp.CDecryption, Protocols: []scp.Protocol{p}, AllowDeprecated: true, AID: IssuerSecurityDomain})
+		if err != nil {
+			t.Fatal(err)
+		}
+		size := 16
+		if p.Number == 2 {
+			size = 8
+		}
+		raw := func(plain []byte) []byte {
+			b, err := s.EncryptSensitive(plain)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return b
+		}
+		seal := func(v string) []byte {
+			b := append(mustHex(v), 0x80)
+			return raw(append(b, make([]byte, (size-len(b)%size)%size)...))
+		}
+		group := func(id string, v []byte) []byte { return append(append(mustHex(id), byte(len(v))), v...) }
+		object := func(tag iso7816.Tag, v []byte) []byte { return iso7816.AppendTLV(nil, tag, v) }
+		for i, step := range []struct {
+			p1   byte
+			data []byte
+			want iso7816.SW
+			cin  string
+		}{
+			{0xE8, group("0070", seal("45021234")), iso7816.OK, "1234"},
+			{0xF0, object(0x45, seal("1235")), iso7816.OK, "1235"},
+			{0xF0, append(object(0x45, seal("1236")), object(tagManagerURL, seal("616263"))...), iso7816.OK, "1236"},
+			{0xE0, object(0x45, seal("112233445566778899AABBCCDDEEFF0011")), iso7816.OK, "112233445566778899AABBCCDDEEFF0011"},
+			{0xF0, object(0x45, mustHex("1237")), iso7816.ErrWrongData, ""},
+			{0xF0, object(0x45, nil), iso7816.ErrWrongData, ""},
+			{0xF0, object(0x45, raw(make([]byte, size))), iso7816.ErrWrongData, ""},                                           // no padding
+			{0xF0, object(0x45, raw(append([]byte{1, 0x80}, make([]byte, 2*size-2)...))), iso7816.ErrWrongData, ""},           // too much of it
+			{0xF0, append(object(0x45, seal("1238")), object(tagManagerURL, mustHex("616263"))...), iso7816.ErrWrongData, ""}, // one in the clear
+			{0xE8, group("00B9", seal("B900")), iso7816.ErrWrongData, ""},                                                     // never encrypted
+			{0xF0, object(tagManagerURL, seal("")), iso7816.OK, ""},                                                           // taken away
+			{0x70, object(0x45, seal("4501"))[:5], iso7816.OK, ""},                                                            // more follows
+			{0x90, nil, iso7816.ErrIncorrectP1P2, ""},                                                                         // in the clear suddenly
+		} {
+			cmd := iso7816.Command{CLA: 0x80, INS: insStoreData, P1: step.p1, Data: step.data}
+			if step.p1 == 0x90 {
+				cmd.P2 = 1
+			}
+			if r := send(t, s, cmd); r.SW != step.want {
+				t.Errorf("%v, step %d: %v, want %v", p, i, r.SW, step.want)
+			}
+			if step.cin == "" {
+				step.cin = "112233445566778899AABBCCDDEEFF0011"
+			}
+			if v, _ := c.state.issuer().domain.object(tagCIN); !bytes.Equal(v, mustHex(step.cin)) {
+				t.Errorf("%v, step %d: image number %X", p, i, v)
+			}
+		}
+		if _, there := c.state.issuer().domain.object(tagManagerURL); there {
+			t.Errorf("%v: the URL is still there", p)
 		}
 	}
 }
