@@ -1023,6 +1023,9 @@ func TestListOfApplications(t *testing.T) {
 	if r := transmit(t, c, "80CA2F00 02 5C00 00"); !bytes.Equal(r.Data, mustHex("610A4F08F07465737400D001")) {
 		t.Errorf("a Security Domain lists %X %v", r.Data, r.SW)
 	}
+	if list, err := globalplatform.Applications(t.Context(), iso7816.Plain(c)); err != nil || len(list) != 1 || list[0] != domainX {
+		t.Errorf("the host reads %v, %v", list, err)
+	}
 	for hex, sw := range map[string]iso7816.SW{"80CA2F00 00": iso7816.ErrWrongData, "00CA2F00 02 5C00 00": iso7816.ErrUnknownINS, "80CB2F00 02 5C00 00": iso7816.ErrUnknownINS, "00CB0042 00": iso7816.ErrUnknownINS} {
 		if r := transmit(t, c, hex); r.SW != sw {
 			t.Errorf("%s: %v, want %v", hex, r.SW, sw)
