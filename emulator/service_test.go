@@ -300,6 +300,8 @@ func TestGlobalPIN(t *testing.T) {
 		hold("value unblocks", p.Update([]byte{1, 2}, oncard.CVMHex), true)
 		hold("bytes", p.Verify([]byte{1, 2}, oncard.CVMHex), true)
 		hold("bytes as BCD", p.Verify([]byte{1, 2}, oncard.CVMBCD), false)
+		hold("value in ASCII", p.Update([]byte("77"), oncard.CVMASCII), true)
+		hold("its bytes", p.Verify([]byte("77"), oncard.CVMHex), false)
 		hold("block", p.Block(), true)
 	})
 	state("at last", true, false, false, true, 0)
