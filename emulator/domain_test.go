@@ -1059,6 +1059,8 @@ func TestEncryptedValues(t *testing.T) {
 		}
 		group := func(id string, v []byte) []byte { return append(append(mustHex(id), byte(len(v))), v...) }
 		object := func(tag iso7816.Tag, v []byte) []byte { return iso7816.AppendTLV(nil, tag, v) }
+		check := keysX.ENC.CheckValue()
+		newKey := append(group("00B9", append(mustHex("B914"+"950138"+"800188"+"810110"+"820101"+"830120"+"8403"), check[:]...)), group("8113", raw(keysX.ENC.Bytes()))...)
 		for i, step := range []struct {
 			p1   byte
 			data []byte
@@ -1074,7 +1076,7 @@ func TestEncryptedValues(t *testing.T) {
 			{0xF0, object(0x45, raw(make([]byte, size))), iso7816.ErrWrongData, ""},                                           // no padding
 			{0xF0, object(0x45, raw(append([]byte{1, 0x80}, make([]byte, 2*size-2)...))), iso7816.ErrWrongData, ""},           // too much of it
 			{0xF0, append(object(0x45, seal("1238")), object(tagManagerURL, mustHex("616263"))...), iso7816.ErrWrongData, ""}, // one in the clear
-			{0xE8, group("00B9", seal("B900")), iso7816.ErrWrongData, ""},                                                     // never encrypted
+			{0xE8, newKey, iso7816.ErrWrongData, ""},                                                                          // the description of keys is never encrypted
 			{0xF0, object(tagManagerURL, seal("")), iso7816.OK, ""},                                                           // taken away
 			{0x70, object(0x45, seal("4501"))[:5], iso7816.OK, ""},                                                            // more follows
 			{0x90, nil, iso7816.ErrIncorrectP1P2, ""},                                                                         // in the clear suddenly
