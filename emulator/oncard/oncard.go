@@ -132,6 +132,7 @@ type Handle int
 // outlive the command that began it: the card aborts it at the command's end
 // and when power is lost.
 type Card interface {
+	Registry
 	// AID is the instance's.
 	AID() iso7816.AID
 	// Alloc reserves persistent memory of n bytes, all zero. Without room the

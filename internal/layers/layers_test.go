@@ -31,7 +31,7 @@ const (
 // other, and so may those of the highest layer. Packages that do not exist yet may stand here; a package that exists
 // must. "/..." takes in everything below.
 var layers = [][]string{
-	1: {"iso7816", "osdp", "internal/sp800", "internal/durable"},
+	1: {"iso7816", "osdp", "internal/sp800", "internal/ecc", "internal/durable"},
 	2: {"keys", "keys/file", "keys/pkcs11", "reader/list"},
 	3: {"globalplatform", "globalplatform/scp", "globalplatform/capfile"},
 	4: {"delegation", "applets", "applets/files", "applets/recipe", "emulator/oncard"},
