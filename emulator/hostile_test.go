@@ -319,7 +319,6 @@ func TestCardAgainstHostileHosts(t *testing.T) {
 				}
 				return iso7816.SW(answer[len(answer)-2])<<8 | iso7816.SW(answer[len(answer)-1])
 			}
-			// rest is a session in which the command n is replaced by others.
 			const secured, authentication = 0x84, 0x82
 			tried := 0
 			for n, original := range recorded.commands {
@@ -340,6 +339,12 @@ func TestCardAgainstHostileHosts(t *testing.T) {
 					sw := say(c, b)
 					if protected && !sameButLe(b, original) && (sw == iso7816.OK || original[1] != authentication && !bytes.Equal(encodeImage(c.state), before)) {
 						t.Errorf("command %d, %s: %v", n, all[i].name, sw)
+					}
+					if protected && original[1] != authentication && sw == iso7816.ErrSecurityStatus {
+						now := encodeImage(c.state)
+						if sw := say(c, original); sw == iso7816.OK || !bytes.Equal(encodeImage(c.state), now) {
+							t.Errorf("command %d after %s: the session goes on with %v", n, all[i].name, sw)
+						}
 					}
 					for _, b := range recorded.commands[n+1:] {
 						say(c, b)

@@ -294,7 +294,7 @@ func Run(t testing.TB, honest Honest, c *Card, typed []error, host func(context.
 }
 
 func known(err error, typed []error) bool {
-	var status *iso7816.StatusError
+	var status iso7816.SW
 	if errors.As(err, &status) {
 		return true
 	}
