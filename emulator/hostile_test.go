@@ -246,16 +246,27 @@ func TestHostsAgainstHostileCards(t *testing.T) {
 			done := content(t, c)
 			attacks := hostile.Attacks(*lies == 1)
 			told := 0
-			for i := 0; i < honest.Commands*len(attacks); i += stride(honest.Commands*len(attacks), 100) {
-				at, a := i/len(attacks)+1, attacks[i%len(attacks)]
+			tell := func(at int, a hostile.Attack) {
 				told++
 				t.Run(fmt.Sprintf("%s to command %d", a.Name, at), func(t *testing.T) {
 					c := fromImage(t, image)
-					err := hostile.Run(t, honest, &hostile.Card{Card: c, Attack: a, At: at}, mistrust, run)
-					if err == nil && m.level&scp.CMACRMAC == scp.CMACRMAC && !bytes.Equal(content(t, c), done) {
+					card := &hostile.Card{Card: c, Attack: a, At: at}
+					err := hostile.Run(t, honest, card, mistrust, run)
+					switch authentic := m.level&scp.CMACRMAC == scp.CMACRMAC; {
+					case err == nil && authentic && !bytes.Equal(content(t, c), done):
 						t.Error("the host believes all done, and the card is another")
+					case err == nil && authentic && a.Forged && card.Lied && card.Protected:
+						t.Error("the host does not see that the answer is forged")
 					}
 				})
+			}
+			for i := 0; i < honest.Commands*len(attacks); i += stride(honest.Commands*len(attacks), 100) {
+				tell(i/len(attacks)+1, attacks[i%len(attacks)])
+			}
+			for _, a := range attacks[:10] {
+				for at := 1; at <= honest.Commands && a.Forged && *lies != 1; at++ {
+					tell(at, a) // a bit of every answer, whatever the sample
+				}
 			}
 			t.Logf("%d of %d lies", told, honest.Commands*len(attacks))
 		})

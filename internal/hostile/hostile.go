@@ -37,6 +37,7 @@ type Attack struct {
 	Swallow bool // the card doesn't get the command
 	Always  bool // from the attacked command on, not it alone
 	Late    bool // the answer comes when the context has ended
+	Forged  bool // a bit of the answer is another
 }
 
 // answer is an attack that says the same always.
@@ -81,13 +82,13 @@ func Attacks(every bool) []Attack {
 				return append(bytes.Clone(a[:max(0, len(a)-2-i)]), a[max(0, len(a)-2):]...)
 			}})
 		}
-		add(Attack{Name: fmt.Sprintf("byte %d changed", i), Answer: func(_, a, _ []byte) []byte {
+		add(Attack{Name: fmt.Sprintf("byte %d changed", i), Forged: true, Answer: func(_, a, _ []byte) []byte {
 			a = bytes.Clone(a)
 			if i < len(a) {
 				a[i] ^= 1 << (i % 8)
 			}
 			return a
-		}}, Attack{Name: fmt.Sprintf("byte %d from the end of the data changed", i), Answer: func(_, a, _ []byte) []byte {
+		}}, Attack{Name: fmt.Sprintf("byte %d from the end of the data changed", i), Forged: true, Answer: func(_, a, _ []byte) []byte {
 			a = bytes.Clone(a)
 			if n := len(a) - 3 - i; n >= 0 {
 				a[n] ^= 0x80
@@ -185,6 +186,7 @@ type Card struct {
 	// them. One INITIALIZE UPDATE with another Le, after 6Cxx, is the same one.
 	Authentications int
 	Lied            bool
+	Protected       bool // the command whose answer was attacked has a MAC, and is not EXTERNAL AUTHENTICATE
 	limit           int
 	cancel          context.CancelFunc
 	before          []byte // the card's answer to the command before
@@ -229,6 +231,7 @@ func (c *Card) Transmit(ctx context.Context, command []byte) ([]byte, error) {
 	said := answer
 	if attacked {
 		said = c.Attack.Answer(command, answer, c.before)
+		c.Protected = command[0]&0x84 == 0x84 && command[1] != insExternalAuthenticate
 		c.Lied = c.Lied || c.Attack.Swallow || c.Attack.Late || !bytes.Equal(said, answer)
 		if c.Attack.Late {
 			c.cancel()
