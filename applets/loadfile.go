@@ -32,26 +32,18 @@ var baseLoadFile []byte
 // it by its hash and runs the applications natively.
 func BaseLoadFile() []byte { return bytes.Clone(baseLoadFile) }
 
-// baseHashes are the SHA-256 of the load file data block, without and with
-// the Descriptor component, which some hosts load too.
-var baseHashes = sync.OnceValue(func() [2][sha256.Size]byte {
+var baseFile = sync.OnceValue(func() *capfile.File {
 	f, err := capfile.Parse(baseLoadFile)
 	if err != nil {
 		panic("applets: base.cap: " + err.Error()) // a test reads it
 	}
-	return [...][sha256.Size]byte{
-		f.Hash(),
-		sha256.Sum256(append(f.LoadFileDataBlock(), f.Component(capfile.Descriptor)...)),
-	}
+	return f
 })
 
 // BaseLoadFileHash returns the SHA-256 of the base load file's load file data
 // block (GPCS C.2), by which a card's linker and a host know it.
-func BaseLoadFileHash() [sha256.Size]byte { return baseHashes()[0] }
+func BaseLoadFileHash() [sha256.Size]byte { return baseFile().Hash() }
 
 // IsBaseLoadFile reports whether a load file data block with this SHA-256 is
-// the base load file's, with or without the Descriptor component, which takes
-// no part in execution and which some hosts load too.
-func IsBaseLoadFile(hash [sha256.Size]byte) bool {
-	return hash == baseHashes()[0] || hash == baseHashes()[1]
-}
+// the base load file's, with or without the Descriptor component.
+func IsBaseLoadFile(hash [sha256.Size]byte) bool { return baseFile().HasHash(hash) }

@@ -616,7 +616,9 @@ func (c *Card) create(i installation) error {
 
 // domainProtocol is the secure channel protocol of a Security Domain that is
 // being installed: what tag 81 of its parameters says (two bytes, protocol and
-// "i", as the UICC Configuration has it), or the Issuer Security Domain's.
+// "i", as the UICC Configuration has it), or the Issuer Security Domain's. Of
+// SCP02, i = 00 is no option set of this card's, and what hosts say that can't
+// know it, GlobalPlatformPro among them: then it is the Issuer Security Domain's too.
 func (c *Card) domainProtocol(specific []byte) (scp.Protocol, error) {
 	p := c.state.issuer().domain.protocol
 	objects, err := iso7816.ParseTLVs(specific)
@@ -627,8 +629,11 @@ func (c *Card) domainProtocol(specific []byte) (scp.Protocol, error) {
 		if len(t.Value) != 2 {
 			return p, iso7816.ErrWrongData
 		}
-		p = scp.Protocol{Number: t.Value[0], I: t.Value[1]}
-		if !p.Valid() {
+		asked := scp.Protocol{Number: t.Value[0], I: t.Value[1]}
+		if asked == (scp.Protocol{Number: 2}) && p.Number == 2 {
+			return p, nil
+		}
+		if p = asked; !p.Valid() {
 			return p, iso7816.ErrWrongData
 		}
 	}

@@ -244,6 +244,7 @@ func (w *wire) sent(ins byte) int {
 // counter is a clerk with one holder's card.
 type counter struct {
 	t    testing.TB
+	ctx  context.Context // of issuing and withdrawing
 	now  time.Time
 	wire *wire
 	*provisioner.Provisioner
@@ -273,7 +274,7 @@ func newCounter(t testing.TB, b *book, options ...option) *counter {
 	for _, o := range options {
 		o(&cfg)
 	}
-	c := &counter{t: t, now: start, book: b, wire: &wire{Card: must(emulator.New(cfg)), book: b}, profile: cfg.Profile}
+	c := &counter{t: t, ctx: ctx, now: start, book: b, wire: &wire{Card: must(emulator.New(cfg)), book: b}, profile: cfg.Profile}
 	c.emulated().CountWrites()
 	c.Provisioner = &provisioner.Provisioner{
 		Card: c.wire, CardProfile: must(globalplatform.LookupCardProfile("emulated")), Profiles: applets.Base(),
@@ -331,7 +332,7 @@ func (c *counter) consent(m *manifest.Manifest, items []string) *consent.Signed 
 
 // plan checks a request, connects and plans, as the command line does.
 func (c *counter) plan(r provisioner.Request) (*provisioner.Session, *provisioner.Plan, error) {
-	ctx := c.t.Context()
+	ctx := c.ctx
 	d, err := c.Desire(ctx, r)
 	if err != nil {
 		return nil, nil, err
@@ -354,7 +355,7 @@ func (c *counter) issue(r provisioner.Request) (*provisioner.Result, error) {
 		return nil, err
 	}
 	defer s.Close()
-	return c.Run(c.t.Context(), s, plan)
+	return c.Run(c.ctx, s, plan)
 }
 
 func (c *counter) mustIssue(r provisioner.Request) *provisioner.Result {
@@ -365,20 +366,26 @@ func (c *counter) mustIssue(r provisioner.Request) *provisioner.Result {
 }
 
 func (c *counter) withdraw(m *manifest.Manifest) (*provisioner.Result, error) {
-	s, err := c.Connect(c.t.Context())
+	s, err := c.Connect(c.ctx)
 	if err != nil {
 		return nil, err
 	}
 	defer s.Close()
-	plan, err := c.PlanWithdraw(c.t.Context(), s, m)
+	plan, err := c.PlanWithdraw(c.ctx, s, m)
 	if err != nil {
 		return nil, err
 	}
-	return c.Run(c.t.Context(), s, plan)
+	return c.Run(c.ctx, s, plan)
 }
 
 // read reads the card as a terminal of the service does.
 func (c *counter) read(m *manifest.Manifest, pin string) (*reader.Tap, error) {
+	c.t.Helper()
+	return c.tap(c.t.Context(), c.emulated(), m, pin)
+}
+
+// tap does so with any card.
+func (c *counter) tap(ctx context.Context, card iso7816.Card, m *manifest.Manifest, pin string) (*reader.Tap, error) {
 	c.t.Helper()
 	profile, _ := m.LookupProfile(c.Profiles)
 	s := reader.Service{
@@ -392,7 +399,7 @@ func (c *counter) read(m *manifest.Manifest, pin string) (*reader.Tap, error) {
 		Services: []reader.Service{s}, Keys: store(), Clock: func() time.Time { return c.now }, PINAtHand: true,
 		PIN: func(context.Context, reader.PINQuestion) (applets.PIN, error) { return applets.NewPIN(pin) },
 	}))
-	return r.Read(c.t.Context(), c.emulated())
+	return r.Read(ctx, card)
 }
 
 // holds fails the test unless the card answers this ID.
