@@ -31,13 +31,13 @@ const (
 // other, and so may those of the highest layer. Packages that do not exist yet may stand here; a package that exists
 // must. "/..." takes in everything below.
 var layers = [][]string{
-	1: {"iso7816", "internal/sp800", "internal/durable"},
-	2: {"keys", "keys/file", "keys/pkcs11"},
+	1: {"iso7816", "osdp", "internal/sp800", "internal/durable"},
+	2: {"keys", "keys/file", "keys/pkcs11", "reader/list"},
 	3: {"globalplatform", "globalplatform/scp", "globalplatform/capfile"},
 	4: {"delegation", "applets", "applets/javacard", "applets/files", "applets/recipe", "emulator/oncard"},
 	5: {"applets/files/oncard", "applets/appletstest", "manifest", "consent"},
 	6: {"ledger", "emulator", "emulator/vpcd", "emulator/jcvm", "pcsc"},
-	7: {"provisioner", "reader"},
+	7: {"provisioner", "reader", "reader/policy"},
 	8: {"app", "examples", "examples/vendorbinary/...", "cmd/freearea", "cmd/freearea/app", "cmd/freearea/internal/..."},
 }
 
