@@ -29,8 +29,12 @@ import (
 // run runs the command with an environment of its own.
 func run(t *testing.T, env map[string]string, args ...string) (status int, stdout, stderr string) {
 	t.Helper()
+	return runContext(t.Context(), env, args...)
+}
+
+func runContext(ctx context.Context, env map[string]string, args ...string) (status int, stdout, stderr string) {
 	var out, fault bytes.Buffer
-	status = Run(t.Context(), Options{
+	status = Run(ctx, Options{
 		Args: append([]string{"freearea"}, args...), Stdin: strings.NewReader(""), Stdout: &out, Stderr: &fault,
 		Getenv: func(name string) string { return env[name] },
 	})
@@ -364,8 +368,10 @@ func TestImageOfAnotherVersion(t *testing.T) {
 	if err := card.Close(); err != nil {
 		t.Fatal(err)
 	}
+	ended, end := context.WithCancel(ctx)
+	end() // or emulate would wait for a reader where it should refuse
 	for _, args := range [][]string{{"card", "show", "--card", "image:" + image}, {"emulate", image, "--listen", "127.0.0.1:0"}} {
-		status, _, stderr := run(t, nil, args...)
+		status, _, stderr := runContext(ended, nil, args...)
 		if status != exitFailed || !strings.Contains(stderr, "load file F0465245454152454100") || !strings.Contains(stderr, "hint: make a new one with `freearea emulate new`") {
 			t.Errorf("%s: status %d, %s", args, status, stderr)
 		}
