@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+
+	"github.com/freearea/freearea/internal/durable"
 )
 
 // change is the first line of a delta.
@@ -40,7 +42,7 @@ func CreateDelta(path string, from, to *List) error {
 	if err != nil {
 		return err
 	}
-	return replace(path, func(w io.Writer) error {
+	return durable.Replace(path, func(w io.Writer) error {
 		for _, part := range [][]byte{first, {'\n'}, to.text, removed, added} {
 			if _, err := w.Write(part); err != nil {
 				return err
@@ -128,7 +130,7 @@ func ApplyDelta(path string, from *List, delta string, o Options) (h Header, err
 	if sum := sha256.Sum256(next); len(next) != h.Entries*EntrySize || !bytes.Equal(sum[:], h.Digest) {
 		return h, fmt.Errorf("%w: what it makes of the list is not the next one", ErrDamaged)
 	}
-	return h, replace(path, func(w io.Writer) error {
+	return h, durable.Replace(path, func(w io.Writer) error {
 		_, err := w.Write(text)
 		return errors.Join(err, second(w.Write(next)))
 	})

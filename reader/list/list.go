@@ -49,7 +49,6 @@ import (
 	"iter"
 	"math/bits"
 	"os"
-	"path/filepath"
 	"slices"
 	"time"
 	"unicode/utf8"
@@ -237,7 +236,7 @@ func Create(path string, s Spec, ids iter.Seq2[string, error]) (Header, error) {
 	if err != nil {
 		return Header{}, err
 	}
-	return h, replace(path, func(w io.Writer) error {
+	return h, durable.Replace(path, func(w io.Writer) error {
 		_, err := w.Write(text)
 		for _, e := range entries {
 			if err != nil {
@@ -264,35 +263,6 @@ func signed(h Header, sign func([]byte) ([]byte, error)) ([]byte, error) {
 }
 
 func message(header []byte) []byte { return append([]byte(signedPrefix), header...) }
-
-// replace writes a file beside the path and then gives it that name: a list
-// that is mapped into memory somewhere is never written into.
-func replace(path string, write func(io.Writer) error) (err error) {
-	dir := filepath.Dir(path)
-	f, err := os.CreateTemp(dir, filepath.Base(path)+".*.new")
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			os.Remove(f.Name())
-		}
-	}()
-	w := bufio.NewWriterSize(f, 1<<16)
-	if err = write(w); err == nil {
-		err = w.Flush()
-	}
-	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	if err = os.Rename(f.Name(), path); err != nil {
-		return err
-	}
-	return durable.SyncDirectory(dir)
-}
 
 // Options of opening a list.
 type Options struct {
