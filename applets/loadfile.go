@@ -1,11 +1,10 @@
 package applets
 
 import (
-	"bytes"
 	"crypto/sha256"
-	_ "embed"
 	"sync"
 
+	"github.com/freearea/freearea/applets/javacard"
 	"github.com/freearea/freearea/globalplatform/capfile"
 	"github.com/freearea/freearea/iso7816"
 )
@@ -20,22 +19,15 @@ var (
 	ModuleTypeD    = iso7816.MustAID("F04652454541524541000D")
 )
 
-//go:embed base.cap
-var baseLoadFile []byte
-
-// BaseLoadFile returns the CAP file of the base applications: one package,
-// version 1.0, with three modules.
-//
-// It has the structure of a CAP file but none of the applications' bytecode
-// yet: its install method returns without registering an instance. A physical
-// card can load it and will refuse to install from it; the emulated card knows
-// it by its hash and runs the applications natively.
-func BaseLoadFile() []byte { return bytes.Clone(baseLoadFile) }
+// BaseLoadFile returns the CAP file of the base applications for Java Card
+// 3.0.4: one package, version 1.0, with three modules. applets/javacard holds
+// its source and says what a card must have for it.
+func BaseLoadFile() []byte { return javacard.LoadFile() }
 
 var baseFile = sync.OnceValue(func() *capfile.File {
-	f, err := capfile.Parse(baseLoadFile)
+	f, err := capfile.Parse(BaseLoadFile())
 	if err != nil {
-		panic("applets: base.cap: " + err.Error()) // a test reads it
+		panic("applets: base load file: " + err.Error()) // a test reads it
 	}
 	return f
 })

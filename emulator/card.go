@@ -129,7 +129,8 @@ func WithRand(r io.Reader) Option { return func(c *Card) { c.rand = r } }
 // Open opens the card in an image file for this process alone; it is to be
 // closed. What the linker knows of the load files on it may have changed since
 // the last time: instances of what can't be executed any more stay on the
-// card, can't be selected, and can be deleted.
+// card, can't be selected, and can be deleted; [Card.Refused] names what the
+// linker refuses.
 //
 // The error wraps [ErrImageLocked], one of [ErrNotImage], [ErrImageVersion],
 // [ErrImageTruncated], [ErrImageChecksum] and [ErrImageContent], or is the

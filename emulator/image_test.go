@@ -160,12 +160,19 @@ func TestImageWhoseLoadFileTheLinkerForgot(t *testing.T) {
 	loadTestPackage(t, s)
 	want(t, s, cmdInstall(instanceA, specific(64, 4, 4, 0)), iso7816.OK)
 	c.Close()
+	no := errors.New("no")
 	for name, linker := range map[string]oncard.Linker{
 		"none":    nil,
-		"refuses": linkerFunc(func(iso7816.AID) (map[iso7816.AID]oncard.Module, error) { return nil, errors.New("no") }),
+		"refuses": linkerFunc(func(iso7816.AID) (map[iso7816.AID]oncard.Module, error) { return nil, no }),
 	} {
 		if c, err = Open(path, linker); err != nil {
 			t.Fatalf("%s: %v", name, err)
+		}
+		switch err := c.Refused(); {
+		case name == "none" && err != nil:
+			t.Errorf("%s: %v", name, err)
+		case name == "refuses" && (!errors.Is(err, no) || err.Error() != "load file "+testPackage.String()+": no"):
+			t.Errorf("%s: %v", name, err)
 		}
 		if r := send(t, iso7816.Plain(c), iso7816.Select(instanceA)); r.SW != iso7816.ErrFuncNotSupported {
 			t.Errorf("%s: SELECT %v", name, r.SW)

@@ -29,7 +29,9 @@ type loadFile struct {
 	data           []byte // load file data block; empty for what is in immutable memory
 	own            bool   // in immutable memory: nobody may change or delete it
 
-	linked map[iso7816.AID]oncard.Module // of modules that can be executed; not part of the image
+	// What the linker made of it, which is not part of the image.
+	linked  map[iso7816.AID]oncard.Module // of modules that can be executed
+	refused error                         // the linker's, at power on
 }
 
 // entry is an application in the registry, Security Domains included.

@@ -13,15 +13,13 @@ import (
 	"time"
 
 	"github.com/freearea/freearea/applets"
-	filesoncard "github.com/freearea/freearea/applets/files/oncard"
-	"github.com/freearea/freearea/applets/oncard"
 	"github.com/freearea/freearea/consent"
 	"github.com/freearea/freearea/emulator"
-	emulated "github.com/freearea/freearea/emulator/oncard"
 	"github.com/freearea/freearea/examples"
 	"github.com/freearea/freearea/globalplatform"
 	"github.com/freearea/freearea/globalplatform/capfile"
 	"github.com/freearea/freearea/globalplatform/scp"
+	"github.com/freearea/freearea/internal/emulatedcard"
 	"github.com/freearea/freearea/iso7816"
 	"github.com/freearea/freearea/keys"
 	"github.com/freearea/freearea/keys/file"
@@ -252,9 +250,6 @@ type counter struct {
 	profile emulator.Profile
 }
 
-// linker knows what all the examples need.
-var linker = emulated.Linkers{oncard.Linker{}, filesoncard.Linker{}}
-
 type option func(*emulator.Config)
 
 func withMemory(n int) option {
@@ -268,7 +263,7 @@ func newCounter(t testing.TB, b *book, options ...option) *counter {
 	domain := must(store().SecurityDomainKeys(ctx, keys.Ref{Name: "card-manager"}, keys.MethodNone, nil))
 	defer domain.Erase()
 	cfg := emulator.Config{
-		Profile: must(emulator.LookupProfile("contactless")), Linker: linker, Keys: domain,
+		Profile: must(emulator.LookupProfile("contactless")), Linker: emulatedcard.Linker(), Keys: domain,
 		IIN: []byte{0x42}, CIN: binary.BigEndian.AppendUint32(nil, uint32(b.cards)), DiversificationData: [10]byte{9: 1},
 	}
 	for _, o := range options {

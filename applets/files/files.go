@@ -28,7 +28,7 @@ var (
 var loadFile []byte
 
 // LoadFile returns the CAP file of the file application: one package, version
-// 1.0, with one module. As with the base load file there is no bytecode in it:
+// 1.0, with one module. There is no bytecode in it:
 // the emulated card knows it by its hash and runs the application natively.
 func LoadFile() []byte { return bytes.Clone(loadFile) }
 

@@ -158,7 +158,7 @@ func (p *program) emulate(c *cli.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	card, err := emulator.Open(path, p.Linker, emulator.WithRand(p.Rand))
+	card, err := p.openImage(path)
 	if err != nil {
 		return err
 	}
