@@ -475,9 +475,10 @@ func (c *Card) process(cmd iso7816.Command) iso7816.Response {
 
 // fit cuts a response to what the command asked for and keeps the rest for GET
 // RESPONSE. A command without Le gets up to 256 bytes: cards with T=1 answer
-// so, and hosts rely on it.
+// so, and hosts rely on it. An application may answer in parts by itself, each
+// but the last one with 61xx.
 func (c *Card) fit(r iso7816.Response, ne int) iso7816.Response {
-	if r.SW != iso7816.OK && !r.SW.Warning() {
+	if r.SW != iso7816.OK && !r.SW.Warning() && r.SW>>8 != 0x61 {
 		return iso7816.Response{SW: r.SW}
 	}
 	if ne == 0 {

@@ -478,7 +478,7 @@ func exercise(vm *VM, p *pkg) {
 					args[i] = refAPDU.slot()
 				}
 			}
-			vm.apdu.begin(iso7816.Command{INS: byte(kind), Data: []byte{1, 2, 3, 4, 5, 6, 7, 8}}, false, vm.objs[refBuffer].data)
+			vm.apdu.begin(iso7816.Command{INS: byte(kind), Data: []byte{1, 2, 3, 4, 5, 6, 7, 8}}, false, false, vm.objs[refBuffer].data)
 			_ = vm.guard(func() { vm.call(m, args...) })
 		}
 	}
