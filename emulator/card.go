@@ -478,9 +478,6 @@ func (c *Card) process(cmd iso7816.Command) iso7816.Response {
 // so, and hosts rely on it. An application may answer in parts by itself, each
 // but the last one with 61xx.
 func (c *Card) fit(r iso7816.Response, ne int) iso7816.Response {
-	if r.SW != iso7816.OK && !r.SW.Warning() && r.SW>>8 != 0x61 {
-		return iso7816.Response{SW: r.SW}
-	}
 	if ne == 0 {
 		ne = iso7816.MaxShortNe
 	}

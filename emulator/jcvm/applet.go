@@ -238,7 +238,10 @@ func (a *application) process(cmd iso7816.Command, selecting bool) iso7816.Respo
 	r := iso7816.Response{Data: vm.apdu.out, SW: iso7816.OK}
 	vm.apdu = apdu{}
 	if err != nil {
-		r.SW = vm.status(err)
+		// What it sent before stays sent, unless its code failed.
+		if r.SW = vm.status(err); r.SW == iso7816.ErrUnknown {
+			r.Data = nil
+		}
 	}
 	return r
 }

@@ -52,9 +52,11 @@
 //   - An applet is selected once its select method returned true, whatever it
 //     answers to the SELECT command then.
 //   - An applet that implements ExtendedLength may answer a short command with
-//     more than 256 bytes: the card keeps the rest for GET RESPONSE. Data comes
-//     with 9000, warnings and 61xx, which an applet that answers in parts by
-//     itself throws; with an error there is none.
+//     more than 256 bytes: the card keeps the rest for GET RESPONSE. What was
+//     sent before an exception stays sent: some applets answer in parts by
+//     themselves, with 61xx.
+//   - What a server throws from getShareableInterfaceObject is null for the
+//     client, as in the reference implementation.
 //   - A key pair over a curve needs parameters, set in one of its keys: cards
 //     may have some of their own, and an application that counts on them fails
 //     here with ILLEGAL_VALUE.

@@ -35,8 +35,8 @@ func TestHabits(t *testing.T) {
 		// command; the card keeps the rest.
 		{"80030000 00", strings.Repeat("07", 256) + "612C"},
 		{"00C00000 2C", strings.Repeat("07", 44) + "9000"},
-		// No data comes with an error.
-		{"80050000 00", "6A80"},
+		// What it sent before an exception stays sent.
+		{"80050000 00", "8005 6A80"},
 		{fmt.Sprintf("80020000 0001F4 %X 0000", make([]byte, 500)), "01F4 9000"},
 	}.run(t, card)
 }
