@@ -484,11 +484,9 @@ func (c *Card) process(cmd iso7816.Command) iso7816.Response {
 
 // fit cuts a response to what the command asked for and keeps the rest for GET
 // RESPONSE. A command without Le gets up to 256 bytes: cards with T=1 answer
-// so, and hosts rely on it.
+// so, and hosts rely on it. An application may answer in parts by itself, each
+// but the last one with 61xx.
 func (c *Card) fit(r iso7816.Response, ne int) iso7816.Response {
-	if r.SW != iso7816.OK && !r.SW.Warning() {
-		return iso7816.Response{SW: r.SW}
-	}
 	if ne == 0 {
 		ne = iso7816.MaxShortNe
 	}

@@ -137,7 +137,7 @@ func (c *Card) openChannel(number int, e *entry) iso7816.Response {
 		return refuse(iso7816.ErrConditions)
 	}
 	c.session.channels[number] = opened
-	if r := c.choose(e, iso7816.Select(e.aid)); r.SW != iso7816.OK && !r.SW.Warning() {
+	if c.choose(e, iso7816.Select(e.aid)); opened.selected != e {
 		c.session.channels[number] = nil
 		return refuse(iso7816.ErrConditions)
 	}

@@ -21,6 +21,8 @@ const (
 	padPKCS1v1 = 7
 	padPSSv1   = 8
 	padOAEPv1  = 9
+
+	hashNone = 0 // the application hashes
 )
 
 // scheme is an asymmetric algorithm of Signature.
@@ -98,7 +100,7 @@ var nativesAsymmetric = map[string]native{
 		case signRSA:
 			ok = ok && (s.padding == padPKCS1v1 || s.padding == padPSSv1)
 		case signECDSA, signECDSAPlain:
-			ok = ok && s.padding == padNull
+			ok = (ok || s.hash == hashNone) && s.padding == padNull
 		default:
 			ok = false
 		}
@@ -222,6 +224,9 @@ func (vm *VM) hashing(o *object, s scheme) hash.Hash {
 		vm.cryptoError(cryptoInvalidInit)
 	}
 	h := newHash(s.hash)
+	if h == nil {
+		vm.cryptoError(cryptoIllegalUse)
+	}
 	o.native = h
 	return h
 }
@@ -238,8 +243,11 @@ func (vm *VM) hashed(a []slot, s scheme) []byte {
 
 // precomputed is a hash that the application gives.
 func (vm *VM) precomputed(a []slot, s scheme) []byte {
-	h := vm.hashing(vm.this(a), s)
 	sum := bytes.Clone(vm.bytes(a[1], a[2], a[3]))
+	if s.hash == hashNone {
+		return sum
+	}
+	h := vm.hashing(vm.this(a), s)
 	if len(sum) != h.Size() {
 		vm.cryptoError(cryptoIllegalUse)
 	}
