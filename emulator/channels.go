@@ -24,10 +24,12 @@ type session struct {
 
 // logicalChannel is an open logical channel with what is selected on it.
 type logicalChannel struct {
-	number   int
-	selected *entry
-	rest     []byte     // of a response, for GET RESPONSE
-	restSW   iso7816.SW // after the last of it
+	number      int
+	selected    *entry
+	reselecting *entry     // selected by a SELECT that found it selected
+	rest        []byte     // of a response, for GET RESPONSE
+	restSW      iso7816.SW // after the last of it
+	held        *held      // with T=0
 
 	// secure is the side of the selected Security Domain, or of the one that the
 	// selected application is associated with: nil until the application asks.

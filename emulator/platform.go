@@ -10,6 +10,8 @@ var _ oncard.Platform = (*instance)(nil)
 
 func (i *instance) LogicalChannel() int { return i.card.at.number }
 
+func (i *instance) Reselecting() bool { return i.card.at.reselecting == i.entry }
+
 func (i *instance) Selected(aid iso7816.AID) bool {
 	e := i.card.state.entry(aid)
 	return e != nil && i.card.selectedAnywhere(e)

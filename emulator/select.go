@@ -115,6 +115,11 @@ func hush(r iso7816.Response, quiet bool) iso7816.Response {
 // choose ends the running application session and begins one with e. When e
 // refuses, the Issuer Security Domain is selected.
 func (c *Card) choose(e *entry, cmd iso7816.Command) iso7816.Response {
+	l := c.at
+	if l.selected == e {
+		l.reselecting = e
+		defer func() { l.reselecting = nil }()
+	}
 	c.leave()
 	c.selectDomain(c.state.issuer())
 	if e.domain != nil {

@@ -17,6 +17,7 @@ import (
 // memory is a card of one instance with nothing but memory: the emulated card
 // has no way to put the vector's bytes, which are no EF.ID, into a slot.
 type memory struct {
+	card.Platform // none: base applications ask nothing of it
 	objects [][]byte
 	random  io.Reader
 	state   byte

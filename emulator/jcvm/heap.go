@@ -39,7 +39,7 @@ func (k kind) array() bool { return k >= kindBoolean && k <= kindReference }
 
 // A persistent object is a header and its data, all numbers big-endian:
 //
-//	kind (1) | event of transient data + 1, or 0 (1) | owner (2) | package (2) | class (2) | data
+//	kind (1) | event of transient data + 1, or 0; 80 for a sensitive array (1) | owner (2) | package (2) | class (2) | data
 //
 // The class is that of an instance, or of the elements of an array of
 // references: by its package's root object, or FF00 and above for the API's,
@@ -53,6 +53,9 @@ const (
 	headOwner  = 2
 	headClass  = 4
 )
+
+// sensitiveArray marks an integrity-sensitive array in the byte of the event.
+const sensitiveArray = 0x80
 
 // object is what the machine knows of an object. The fields of a persistent
 // one are the card's memory itself, read directly and written through the card.
@@ -70,6 +73,7 @@ type object struct {
 	global     bool // global array
 	event      oncard.ClearEvent
 	transient  bool
+	sensitive  bool // integrity-sensitive array
 	owner      ref
 	group      ref // package of the owner: its context
 	self       ref
@@ -152,7 +156,8 @@ func (vm *VM) decode(r ref, b []byte) *object {
 	o.owner = ref(binary.BigEndian.Uint16(b[headOwner:]))
 	o.data, o.persistent = b[headerSize:], true
 	size := o.kind.size()
-	if event := b[headEvent]; event != 0 && size > 0 && len(o.data) == 2 {
+	o.sensitive = b[headEvent]&sensitiveArray != 0
+	if event := b[headEvent] &^ sensitiveArray; event != 0 && size > 0 && len(o.data) == 2 {
 		o.length = int(binary.BigEndian.Uint16(o.data))
 		o.data, o.persistent = make([]byte, o.length*size), false
 		o.event, o.transient = oncard.ClearEvent(event-1), true
@@ -305,6 +310,59 @@ func (vm *VM) newTransient(k kind, n int, element *class, event oncard.ClearEven
 		id = element.id
 	}
 	return vm.allocate(k, byte(event)+1, vm.owner, id, []byte{byte(n >> 8), byte(n)})
+}
+
+// newGlobal makes a global array that lasts until the command ends: nothing can
+// keep a reference to it (JCRE 6.2.2). Its memory is what transient objects
+// leave.
+func (vm *VM) newGlobal(k kind, n int) *object {
+	if n < 0 {
+		vm.throw("java/lang/NegativeArraySizeException")
+	}
+	used := n * k.size()
+	for _, r := range vm.globals {
+		used += len(vm.objs[r].data)
+	}
+	r := refGlobals + ref(len(vm.globals))
+	if r >= firstHandle || used > vm.sys.Room().TransientReset {
+		vm.throwReason("javacard/framework/SystemException", systemNoTransientSpace)
+	}
+	o := &object{
+		kind: k, class: vm.api.array, self: r, length: n, data: make([]byte, n*k.size()),
+		global: true, group: everyone, transient: true, event: oncard.OnReset,
+	}
+	if k == kindReference {
+		o.element = vm.api.object
+	}
+	vm.objs[r] = o
+	vm.globals = append(vm.globals, r)
+	return o
+}
+
+// dropGlobals ends the arrays of newGlobal.
+func (vm *VM) dropGlobals() {
+	for _, r := range vm.globals {
+		vm.objs[r] = nil
+	}
+	vm.globals = vm.globals[:0]
+}
+
+// arrayType is the kind of an array by its JCSystem.ARRAY_TYPE_….
+func (vm *VM) arrayType(s slot) kind {
+	switch uint8(s) {
+	case 1:
+		return kindBoolean
+	case 2:
+		return kindByte
+	case 3:
+		return kindShort
+	case 4:
+		return kindInt
+	case 5:
+		return kindReference
+	}
+	vm.throwReason("javacard/framework/SystemException", systemIllegalValue)
+	return 0
 }
 
 // takeTransient accounts more bytes of transient memory to an instance. What

@@ -85,6 +85,9 @@ const (
 	refSecureChannel
 	refRegistryEntry
 	refExceptions // and above: one for each class of exception
+
+	// refGlobals and above are the arrays of JCSystem.makeGlobalArray.
+	refGlobals ref = 128
 )
 
 // apduBuffer is the size of the APDU buffer: a header and 256 bytes.
@@ -101,12 +104,15 @@ func (vm *VM) makeSystemObjects() {
 	}
 	put(refAPDU, &object{kind: kindInstance, class: vm.api.classes["javacard/framework/APDU"], entry: temporary, checked: true})
 	put(refBuffer, &object{kind: kindByte, class: vm.api.array, data: make([]byte, apduBuffer), length: apduBuffer, global: true, group: everyone})
-	put(refSecureChannel, &object{kind: kindInstance, class: vm.api.classes["org/globalplatform/SecureChannel"], entry: permanent, checked: true})
+	put(refSecureChannel, &object{kind: kindInstance, class: vm.api.classes["org/globalplatform/SecureChannelx2"], entry: permanent, checked: true})
 	put(refRegistryEntry, &object{kind: kindInstance, class: vm.api.classes["org/globalplatform/GPRegistryEntry"], entry: permanent, checked: true})
 	next := refExceptions
 	for _, p := range vm.api.packages {
 		for t := range len(p.classes) {
 			if c := p.classes[t]; c != nil && c.extends(vm.api.throwable) {
+				if next == refGlobals {
+					panic("more classes of exceptions than there is room for")
+				}
 				put(next, &object{kind: kindInstance, class: c, entry: temporary, data: make([]byte, 2*c.size), checked: true})
 				vm.system[c] = next
 				next++

@@ -41,6 +41,10 @@ type Quirks struct {
 	// EmptyIncoming throws APDUException from setIncomingAndReceive for a
 	// command without data, as the reference implementation of 2.2.2 does.
 	EmptyIncoming bool
+	// UnchainedBlock bounds a response after setOutgoingNoChaining to one block,
+	// as the API's text has it: longer ones throw APDUException.BAD_LENGTH. Cards
+	// chain blocks all the same.
+	UnchainedBlock bool
 }
 
 var _ oncard.RuntimeLinker = Linker{}
@@ -149,7 +153,7 @@ type VM struct {
 
 	installing *installation
 	apdu       apdu
-	channel    oncard.SecureChannel
+	globals    []ref // arrays of makeGlobalArray, until the command ends
 }
 
 // thrown is what unwinds to the handler of a Java exception; the exception

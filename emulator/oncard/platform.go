@@ -8,6 +8,9 @@ type Platform interface {
 	// LogicalChannel is the number of the logical channel that the running
 	// command came on: 0 is the basic one.
 	LogicalChannel() int
+	// Reselecting reports whether the SELECT that runs found the instance selected
+	// on its logical channel already.
+	Reselecting() bool
 	// Selected reports whether an application is selected on a logical channel,
 	// whichever.
 	Selected(aid iso7816.AID) bool
