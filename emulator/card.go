@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"sync"
+	"sync/atomic"
 
 	"github.com/freearea/freearea/emulator/oncard"
 	"github.com/freearea/freearea/globalplatform/scp"
@@ -60,6 +61,7 @@ type Card struct {
 
 	state   *state
 	session *session // all that is lost with power; nil without power
+	atr     atomic.Pointer[[]byte]
 
 	// The running command.
 	at     *logicalChannel // that it came on
@@ -268,8 +270,9 @@ func checkProtocol(p scp.Protocol, k keys.Set) error {
 	return nil
 }
 
-// ATR returns the answer to reset.
-func (c *Card) ATR() []byte { return bytes.Clone(c.state.profile.ATR) }
+// ATR returns the answer to the last reset: the profile's, with the historical
+// bytes that an application has set.
+func (c *Card) ATR() []byte { return bytes.Clone(*c.atr.Load()) }
 
 // ExtendedLength reports whether the profile's card takes extended-length
 // commands.
@@ -295,6 +298,11 @@ func (c *Card) powerOn() {
 		return
 	}
 	c.session = &session{running: map[*entry]*instance{}}
+	atr := c.state.profile.ATR
+	if c.state.historical != nil {
+		atr, _ = withHistoricalBytes(atr, c.state.historical)
+	}
+	c.atr.Store(&atr)
 	c.startRuntime()
 	c.session.channels[0] = &logicalChannel{}
 	c.at = c.session.channels[0]

@@ -20,6 +20,7 @@ type session struct {
 	// fresh says that the application that is implicitly selected on the basic
 	// channel hasn't been told so yet: it is, with the first command.
 	fresh bool
+	cvm   cvmResult
 }
 
 // logicalChannel is an open logical channel with what is selected on it.

@@ -399,6 +399,9 @@ func (c *Card) readInstallation(r *request) (file iso7816.AID, i installation, e
 	if !i.selectable && (i.privileges.has(privCardReset) || len(i.parameters.implicit) > 0) {
 		return file, i, iso7816.ErrWrongData
 	}
+	if len(i.parameters.services) > 0 && !i.privileges.has(privGlobalService) {
+		return file, i, iso7816.ErrWrongData
+	}
 	return file, i, nil
 }
 
@@ -518,8 +521,8 @@ func (c *Card) mayAssign(sd *entry, p privileges) bool {
 		return true
 	}
 	for _, q := range []privilege{
-		privCardLock, privCardTerminate, privCardReset, privMandatedDAP,
-		privGlobalDelete, privGlobalLock, privGlobalRegistry, privFinalApplication,
+		privCardLock, privCardTerminate, privCardReset, privCVMManagement, privMandatedDAP,
+		privGlobalDelete, privGlobalLock, privGlobalRegistry, privFinalApplication, privContactlessActivation,
 	} {
 		if p.has(q) && !sd.privileges.has(q) {
 			return false
@@ -570,6 +573,9 @@ func (c *Card) create(i installation) error {
 		c.tx.record(undoFunc(func() { delete(c.session.running, e) }))
 	}
 	c.assign(e, i.privileges)
+	if len(i.parameters.services) > 0 {
+		c.update(e, func(e *entry) { e.services = i.parameters.services })
+	}
 	if i.selectable {
 		c.update(e, func(e *entry) { e.lifeCycle, e.implicit = oncard.Selectable, i.parameters.implicit })
 	}
@@ -622,8 +628,9 @@ func (c *Card) instantiate(e *entry, m oncard.Module, p oncard.InstallParameters
 // installParameters are the parameters of INSTALL [for install] that this card
 // looks at.
 type installParameters struct {
-	specific []byte // application specific, tag C9
-	implicit []byte // implicit selection parameters, tag CF
+	specific []byte   // application specific, tag C9
+	implicit []byte   // implicit selection parameters, tag CF
+	services services // Global Service Parameters, tag CB
 }
 
 // parseInstallParameters reads the Install Parameters (GPCS table 11-49).
@@ -644,7 +651,7 @@ func parseInstallParameters(b []byte) (p installParameters, err error) {
 			if err != nil {
 				return p, err
 			}
-			p.implicit = s.implicit
+			p.implicit, p.services = s.implicit, s.services
 		case 0xEA, 0xB6:
 			if _, err := t.Children(); err != nil {
 				return p, err
@@ -663,6 +670,7 @@ func parseInstallParameters(b []byte) (p installParameters, err error) {
 // card looks at.
 type system struct {
 	implicit   []byte
+	services   services
 	restricted *restriction
 }
 
@@ -680,7 +688,12 @@ func systemParameters(t iso7816.TLV) (s system, err error) {
 			}
 			s.implicit = append(s.implicit, t.Value[0])
 		case 0xCB:
-			return s, iso7816.ErrWrongData // no Global Services
+			if s.services != nil {
+				return s, iso7816.ErrWrongData
+			}
+			if s.services, err = parseServices(t.Value); err != nil {
+				return s, err
+			}
 		case 0xD9:
 			if len(t.Value) != 1 || restriction(t.Value[0])&^restrictions != 0 {
 				return s, iso7816.ErrWrongData
@@ -756,7 +769,7 @@ func (c *Card) installForMakeSelectable(r *request) iso7816.Response {
 	if err == nil {
 		err = r.readReference(parameters)
 	}
-	if err != nil || s.restricted != nil {
+	if err != nil || s.restricted != nil || s.services != nil {
 		return refuse(iso7816.ErrWrongData)
 	}
 	e := c.state.entry(aid)

@@ -197,7 +197,7 @@ func TestInstall(t *testing.T) {
 		"no module":                          {lv(pkg, nil, aid, none, c9, nil), iso7816.ErrWrongData},
 		"no privileges":                      {lv(pkg, mod, aid, nil, c9, nil), iso7816.ErrWrongData},
 		"Security Domain":                    {lv(pkg, mod, aid, []byte{0x80}, c9, nil), iso7816.ErrWrongData},
-		"Global Lock, 3 bytes":               {lv(pkg, mod, aid, []byte{0, 0x08, 0}, c9, nil), iso7816.ErrWrongData},
+		"Global Delete, 3 bytes":             {lv(pkg, mod, aid, []byte{0, 0x10, 0}, c9, nil), iso7816.ErrWrongData},
 		"no C9":                              {lv(pkg, mod, aid, none, nil, nil), iso7816.ErrWrongData},
 		"C9 twice":                           {lv(pkg, mod, aid, none, append(bytes.Clone(c9), c9...), nil), iso7816.ErrWrongData},
 		"unknown parameter":                  {lv(pkg, mod, aid, none, append(bytes.Clone(c9), 0xD0, 0), nil), iso7816.ErrWrongData},

@@ -143,6 +143,7 @@ type Handle int
 // and when power is lost.
 type Card interface {
 	Platform
+	Registry
 	// AID is the instance's.
 	AID() iso7816.AID
 	// Alloc reserves persistent memory of n bytes, all zero. Without room the
