@@ -18,6 +18,7 @@ import (
 // has no way to put the vector's bytes, which are no EF.ID, into a slot.
 type memory struct {
 	card.Platform // none: base applications ask nothing of it
+	card.Registry // nor of this
 	objects [][]byte
 	random  io.Reader
 	state   byte

@@ -109,11 +109,9 @@ var nativesAPDU = map[string]native{
 		vm.currentAPDU()
 		return slot(vm.apdu.channel)
 	},
-	"javacard/framework/APDU.isCommandChainingCLA()Z":  func(vm *VM, _ []slot) slot { return boolean(vm.apdu.cmd.CLA&0x90 == 0x10) },
-	"javacard/framework/APDU.isISOInterindustryCLA()Z": func(vm *VM, _ []slot) slot { return boolean(vm.apdu.cmd.CLA&0x80 == 0) },
-	"javacard/framework/APDU.isValidCLA()Z": func(vm *VM, _ []slot) slot {
-		return boolean(vm.apdu.cmd.CLA != 0xFF && vm.apdu.cmd.CLA>>5 != 1)
-	},
+	"javacard/framework/APDU.isCommandChainingCLA()Z":  func(vm *VM, _ []slot) slot { return boolean(chained(vm.apdu.cmd.CLA)) },
+	"javacard/framework/APDU.isISOInterindustryCLA()Z": func(vm *VM, _ []slot) slot { return boolean(interindustry(vm.apdu.cmd.CLA)) },
+	"javacard/framework/APDU.isValidCLA()Z":            func(vm *VM, _ []slot) slot { return boolean(validClass(vm.apdu.cmd.CLA)) },
 	"javacard/framework/APDU.isSecureMessagingCLA()Z": func(vm *VM, _ []slot) slot {
 		return boolean(secureMessaging(vm.apdu.cmd.CLA))
 	},
@@ -167,6 +165,23 @@ var nativesAPDU = map[string]native{
 		return 0
 	},
 }
+
+// nativesAPDUUtil implements javacardx.apdu.util: what a class byte says.
+var nativesAPDUUtil = map[string]native{
+	"javacardx/apdu/util/APDUUtil.getCLAChannel(B)B": func(_ *VM, a []slot) slot {
+		n, _ := globalplatform.ClassChannel(byte(a[0]))
+		return slot(n)
+	},
+	"javacardx/apdu/util/APDUUtil.isSecureMessagingCLA(B)Z":  func(_ *VM, a []slot) slot { return boolean(secureMessaging(byte(a[0]))) },
+	"javacardx/apdu/util/APDUUtil.isCommandChainingCLA(B)Z":  func(_ *VM, a []slot) slot { return boolean(chained(byte(a[0]))) },
+	"javacardx/apdu/util/APDUUtil.isISOInterindustryCLA(B)Z": func(_ *VM, a []slot) slot { return boolean(interindustry(byte(a[0]))) },
+	"javacardx/apdu/util/APDUUtil.isValidCLA(B)Z":            func(_ *VM, a []slot) slot { return boolean(validClass(byte(a[0]))) },
+}
+
+// What a class byte says (ISO/IEC 7816-4, 5.1.1).
+func chained(class byte) bool       { return class&0x90 == 0x10 }
+func interindustry(class byte) bool { return class&0x80 == 0 }
+func validClass(class byte) bool    { return class != 0xFF && class>>5 != 1 }
 
 // currentAPDU throws outside of process (JCRE 9.3).
 func (vm *VM) currentAPDU() {

@@ -371,9 +371,15 @@ func systemShareable(vm *VM, a []slot) slot {
 	if server == nil {
 		return null
 	}
+	return vm.shareable(server, a[1])
+}
+
+// shareable asks an applet for a shareable interface object, in its context;
+// null where it gives none.
+func (vm *VM) shareable(server *instance, parameter slot) slot {
 	client := vm.aidOf(vm.owner)
 	result := vm.inContext(server.root, func() slot {
-		return vm.call(server.method(appletShareable), server.this(), client, a[1])
+		return vm.call(server.method(appletShareable), server.this(), client, parameter)
 	})
 	if o := vm.object(result); o == nil || !o.class.sharing(vm.api.shareable) {
 		return null

@@ -176,7 +176,7 @@ func (vm *VM) enterApplet(i *instance, selected ref, f func()) error {
 	vm.frames, vm.nested, vm.pending = vm.frames[:0], 0, 0
 	vm.steps = vm.options.Steps
 	vm.owner, vm.group, vm.caller, vm.selected, vm.current = i.root, i.group(), 0, selected, i
-	vm.inTx = false
+	vm.inTx, vm.result = false, sensitiveResult{}
 	err := vm.guard(f)
 	var sw error
 	if err != nil {

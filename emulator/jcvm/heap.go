@@ -280,6 +280,11 @@ func (vm *VM) newInstance(c *class) *object {
 // newArray makes a persistent array; element is the class of the elements of
 // an array of references.
 func (vm *VM) newArray(k kind, n int, element *class) *object {
+	return vm.newArrayWith(k, n, element, 0)
+}
+
+// newArrayWith is newArray with more in the byte of the event.
+func (vm *VM) newArrayWith(k kind, n int, element *class, mark byte) *object {
 	if n < 0 {
 		vm.throw("java/lang/NegativeArraySizeException")
 	}
@@ -287,12 +292,17 @@ func (vm *VM) newArray(k kind, n int, element *class) *object {
 	if element != nil {
 		id = element.id
 	}
-	return vm.allocate(k, 0, vm.owner, id, make([]byte, n*k.size()))
+	return vm.allocate(k, mark, vm.owner, id, make([]byte, n*k.size()))
 }
 
 // newTransient makes an array that is cleared on an event, accounted to the
 // running instance.
 func (vm *VM) newTransient(k kind, n int, element *class, event oncard.ClearEvent) *object {
+	return vm.newTransientWith(k, n, element, event, 0)
+}
+
+// newTransientWith is newTransient with more in the byte of the event.
+func (vm *VM) newTransientWith(k kind, n int, element *class, event oncard.ClearEvent, mark byte) *object {
 	if n < 0 {
 		vm.throw("java/lang/NegativeArraySizeException")
 	}
@@ -309,7 +319,7 @@ func (vm *VM) newTransient(k kind, n int, element *class, event oncard.ClearEven
 	if element != nil {
 		id = element.id
 	}
-	return vm.allocate(k, byte(event)+1, vm.owner, id, []byte{byte(n >> 8), byte(n)})
+	return vm.allocate(k, byte(event)+1|mark, vm.owner, id, []byte{byte(n >> 8), byte(n)})
 }
 
 // newGlobal makes a global array that lasts until the command ends: nothing can
@@ -320,31 +330,42 @@ func (vm *VM) newGlobal(k kind, n int) *object {
 		vm.throw("java/lang/NegativeArraySizeException")
 	}
 	used := n * k.size()
-	for _, r := range vm.globals {
-		used += len(vm.objs[r].data)
+	for r := refGlobals; r < firstHandle; r++ {
+		if o := vm.objs[r]; o != nil {
+			used += len(o.data)
+		}
 	}
-	r := refGlobals + ref(len(vm.globals))
-	if r >= firstHandle || used > vm.sys.Room().TransientReset {
+	if used > vm.sys.Room().TransientReset {
 		vm.throwReason("javacard/framework/SystemException", systemNoTransientSpace)
 	}
 	o := &object{
-		kind: k, class: vm.api.array, self: r, length: n, data: make([]byte, n*k.size()),
+		kind: k, class: vm.api.array, length: n, data: make([]byte, n*k.size()),
 		global: true, group: everyone, transient: true, event: oncard.OnReset,
 	}
 	if k == kindReference {
 		o.element = vm.api.object
 	}
-	vm.objs[r] = o
-	vm.globals = append(vm.globals, r)
-	return o
+	return vm.addGlobal(o)
 }
 
-// dropGlobals ends the arrays of newGlobal.
-func (vm *VM) dropGlobals() {
-	for _, r := range vm.globals {
-		vm.objs[r] = nil
+// addGlobal gives an object that lasts until the command ends its reference.
+func (vm *VM) addGlobal(o *object) *object {
+	for r := refGlobals; r < firstHandle; r++ {
+		if vm.objs[r] == nil {
+			o.self, vm.objs[r], vm.globals = r, o, true
+			return o
+		}
 	}
-	vm.globals = vm.globals[:0]
+	vm.throwReason("javacard/framework/SystemException", systemNoResource)
+	return nil
+}
+
+// dropGlobals ends what addGlobal made.
+func (vm *VM) dropGlobals() {
+	if vm.globals {
+		clear(vm.objs[refGlobals:firstHandle])
+		vm.globals = false
+	}
 }
 
 // arrayType is the kind of an array by its JCSystem.ARRAY_TYPE_….

@@ -153,7 +153,8 @@ type VM struct {
 
 	installing *installation
 	apdu       apdu
-	globals    []ref // arrays of makeGlobalArray, until the command ends
+	globals    bool // there are objects that end with the command
+	result     sensitiveResult
 }
 
 // thrown is what unwinds to the handler of a Java exception; the exception
