@@ -225,8 +225,8 @@ func (vm *VM) changeService(a []slot, change func(oncard.Card, uint16) error) sl
 // familyCVM is the family of services that CVMs are (GPCS 8.1.3).
 const familyCVM = 0x8200
 
-// shareableGlobalService is what the OPEN asks an application for.
-const shareableGlobalService = 0x80
+// shareableGlobalService is the byte 80 that the OPEN asks an application for.
+const shareableGlobalService slot = 0xFF80
 
 // globalService is the GlobalService of who offers a service, with its
 // application: nil for the card's own, null where there is none.
@@ -353,7 +353,14 @@ func secureUnwrap(vm *VM, a []slot) slot {
 		vm.throwISO(uint16(iso7816.ErrWrongLength))
 	}
 	class := b[0]
-	if !secureMessaging(class) || s.Level()&0x7F == 0 {
+	switch level := scp.Level(s.Level() & 0x7F); {
+	case level == scp.RMAC && !secureMessaging(class):
+		// The command goes into the response's MAC as it is.
+		if _, err := s.Unwrap(vm.command(a[1], a[2], a[3])); err != nil {
+			vm.throwSW(err)
+		}
+		return a[3]
+	case level == scp.None || !secureMessaging(class):
 		return a[3]
 	}
 	plain, err := s.Unwrap(vm.command(a[1], a[2], a[3]))

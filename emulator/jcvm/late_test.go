@@ -262,8 +262,8 @@ func onProfile(t *testing.T, quirks jcvm.Quirks, change func(*emulator.Profile))
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := load(t, noT0{card}, "late")
-	installAs(t, noT0{card}, f, f.Applets[0], f.Applets[0], nil)
+	f := load(t, card, "late")
+	installAs(t, card, f, f.Applets[0], f.Applets[0], nil)
 	script{{late, "9000"}}.run(t, card)
 	return card
 }
@@ -339,7 +339,3 @@ func TestT0(t *testing.T) {
 	// With data, no quirk says what Le is: nobody knows it.
 	script{{"80200011 01 04", "6104"}, {"00C00000 04", "00000000 9000"}}.run(t, onProfile(t, jcvm.Quirks{NoLeIsZero: true, EmptyIncoming: true}, t0))
 }
-
-// noT0 is a card to a host that speaks whole commands: what an interface
-// device does with T=0.
-type noT0 struct{ *emulator.Card }
