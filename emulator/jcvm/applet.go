@@ -335,8 +335,8 @@ func (p personalization) Personalize(cmd iso7816.Command, _ oncard.SecureChannel
 
 // Uninstall implements [oncard.Uninstaller] (JCRE 11.3.4): it asks the applet
 // and looks for other instances that refer to its objects. What static fields
-// refer to stays, as the package's own: cards differ here, and many refuse.
-func (i *instance) Uninstall() error {
+// refer to stays, as the package's own, or holds the instance: see [Quirks].
+func (i *instance) Uninstall(withFile bool) error {
 	vm := i.vm
 	vm.sync()
 	if c := i.class(); c.assignable(vm.api.appletEvent) {
@@ -346,7 +346,13 @@ func (i *instance) Uninstall() error {
 		})
 	}
 	mine := func(r ref) bool { return vm.objs[r].owner == i.root }
-	for r := range vm.mark(func(o *object) bool { return o.kind == kindApplet && o.self != i.root }) {
+	holds := func(o *object) bool {
+		if o.kind == kindPackage {
+			return vm.options.Quirks.StaticsHold && !(withFile && o.self == i.group())
+		}
+		return o.self != i.root
+	}
+	for r := range vm.mark(holds) {
 		if mine(r) {
 			return iso7816.ErrConditions
 		}
@@ -354,8 +360,17 @@ func (i *instance) Uninstall() error {
 	name := vm.objs[i.object().word(appletAID)]
 	kept := vm.mark(func(o *object) bool { return o.kind == kindPackage })
 	used := vm.mark(func(o *object) bool { return o.self != i.root })
+	c := vm.api.classes["org/globalplatform/GPRegistryEntry"]
 	for r := firstHandle; r < len(vm.objs); r++ {
 		o := vm.objs[r]
+		if o != nil && o.class == c && !used[ref(r)] && vm.entryAID(o) == i.aid() {
+			for _, r := range []ref{ref(o.field(0)), o.self} {
+				if err := vm.free(r); err != nil {
+					return err
+				}
+			}
+			continue
+		}
 		switch {
 		case o == nil || !mine(ref(r)):
 		case kept[ref(r)]:

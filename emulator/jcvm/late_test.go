@@ -8,6 +8,7 @@ import (
 
 	"github.com/freearea/freearea/emulator"
 	"github.com/freearea/freearea/emulator/jcvm"
+	"github.com/freearea/freearea/iso7816"
 )
 
 const late = "00A4040007 F0000000011801"
@@ -301,6 +302,39 @@ func TestQuirks(t *testing.T) {
 			if got := exchange(t, onProfile(t, quirk, func(*emulator.Profile) {}), x.command); got != want {
 				t.Errorf("%s %+v: %s, want %s", x.name, quirk, got, want)
 			}
+		}
+	}
+}
+
+// TestStatics: an object in a static field, and the deletion of the instance
+// that made it.
+func TestStatics(t *testing.T) {
+	t.Parallel()
+	const instance, file = "0A 4F07 F0000000011801", "08 4F06 F00000000118"
+	for hold, want := range map[bool]string{false: "009000", true: "6985"} {
+		card := onProfile(t, jcvm.Quirks{StaticsHold: hold}, func(*emulator.Profile) {})
+		script{{"800D0000", "01 9000"}}.run(t, card)
+		remove := func(what string, related byte) string {
+			b, err := hex.DecodeString(strings.ReplaceAll(what[3:], " ", ""))
+			if err != nil {
+				t.Fatal(err)
+			}
+			r, err := manage(t, card).Send(t.Context(), iso7816.Command{CLA: 0x80, INS: 0xE4, P2: related, Data: b, Ne: 256})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return strings.ToUpper(hex.EncodeToString(r.Encode()))
+		}
+		if got := remove(instance, 0); got != want {
+			t.Errorf("hold %v: %s, want %s", hold, got, want)
+		}
+		if !hold {
+			f := readCAP(t, "late")
+			installAs(t, card, f, f.Applets[0], f.Applets[0], nil)
+			script{{late, "9000"}, {"800D0001", "01 9000"}}.run(t, card)
+		}
+		if got := remove(file, 0x80); got != "009000" { // with what refers to it
+			t.Errorf("hold %v: the load file: %s", hold, got)
 		}
 	}
 }

@@ -45,6 +45,11 @@ type Quirks struct {
 	// as the API's text has it: longer ones throw APDUException.BAD_LENGTH. Cards
 	// chain blocks all the same.
 	UnchainedBlock bool
+	// StaticsHold refuses to delete an instance while a static field of a package
+	// that stays refers to an object of it, as JCRE 11.3.4 has it. Otherwise such
+	// objects become the package's own, which many cards allow: an applet that
+	// keeps a buffer in a static field could not be deleted by itself.
+	StaticsHold bool
 }
 
 var _ oncard.RuntimeLinker = Linker{}

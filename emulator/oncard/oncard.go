@@ -97,8 +97,9 @@ type ChannelSelectable interface {
 
 // Uninstaller is offered by applications that must agree to their deletion.
 type Uninstaller interface {
-	// Uninstall is called before DELETE; an error refuses it.
-	Uninstall() error
+	// Uninstall is called before DELETE; an error refuses it. withFile says that
+	// the load file goes too, with all of its instances.
+	Uninstall(withFile bool) error
 }
 
 // SecureChannel is the Security Domain's channel as an application sees it.

@@ -18,6 +18,7 @@ public class LateApplet extends Applet {
     private InitializedMessageDigest digest = MessageDigest.getInitializedMessageDigestInstance(MessageDigest.ALG_SHA_256, false);
     private Object kept, again;
     private byte[] out = new byte[256];
+    private static byte[] held;
 
     public static void install(byte[] b, short off, byte len) {
         new LateApplet().register();
@@ -52,6 +53,11 @@ public class LateApplet extends Applet {
                 }
                 case 11: n = results(b, p); break;
                 case 12: absent(p); break;
+                case 13:
+                    if (p == 0) held = new byte[5];
+                    b[0] = yes(held != null);
+                    n = 1;
+                    break;
                 default: ISOException.throwIt(ISO7816.SW_INS_NOT_SUPPORTED);
             }
         } catch (CardRuntimeException e) {
