@@ -240,8 +240,7 @@ func (vm *VM) newDigest(class string, algorithm slot) slot {
 	return o.self.slot()
 }
 
-func noSuchAlgorithm(vm *VM, _ []slot) slot { vm.cryptoError(cryptoNoSuchAlgorithm); return 0 }
-func illegalUse(vm *VM, _ []slot) slot      { vm.cryptoError(cryptoIllegalUse); return 0 }
+func illegalUse(vm *VM, _ []slot) slot { vm.cryptoError(cryptoIllegalUse); return 0 }
 
 // Fields of a key. The bytes have one more, which is 1 once they are set: so
 // it is cleared with them.

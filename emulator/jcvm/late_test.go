@@ -65,7 +65,7 @@ func TestLateArrays(t *testing.T) {
 	t.Parallel()
 	card := withApplet(t, "late")
 	used := card.Memory().PersistentUsed
-	for range 3 {
+	for range 100 { // they end with the command, or there would be no room
 		script{{"80030000", "0A 05 01 01 9000"}}.run(t, card)
 	}
 	if got := card.Memory().PersistentUsed; got != used {
@@ -347,9 +347,10 @@ func TestT0(t *testing.T) {
 	for _, quirk := range []jcvm.Quirks{{}, {NoLeIsZero: true}} {
 		card := onProfile(t, quirk, t0)
 		script{
-			{"80200000 04", "0004 00 01 9000"},                  // case 2
-			{"80200000 00", "6C04"},                             // longer than what there is
-			{"80200000 04", "0100 00 01 9000"},                  // what was held back
+			{"80200000 04", "0004 00 01 9000"},                      // case 2
+			{"80200000 00", "6C04"},                                 // longer than what there is
+			{"80200000 04", "0100 00 01 9000"},                      // what was held back
+			{"80200000 00", "6C04"}, {"80200000 03", "000300 6101"}, // another Le is another command
 			{"80200000 09", "6C04"}, {"80200001 01", "00 6102"}, // another command takes its place
 			{"80200000 04", "0004 00 01 9000"},
 			{"80200001 02 AABB", "6103"}, // case 4
