@@ -64,10 +64,12 @@ func (m *memory) Commit() error                                          { retur
 func (m *memory) Abort()                                                 {}
 func (m *memory) Undone() int                                            { return 0 }
 func (m *memory) SetTransient(iso7816.AID, oncard.ClearEvent, int) error { return nil }
+func (m *memory) Open(iso7816.AID) error                                 { return iso7816.ErrConditions }
 func (m *memory) Room() oncard.Room                                      { return oncard.Room{} }
 func (m *memory) Random() io.Reader                                      { return bytes.NewReader(nil) }
 func (m *memory) Extended() bool                                         { return false }
 func (m *memory) Contactless() bool                                      { return false }
+func (m *memory) Protocol() byte                                         { return 1 }
 
 func newMachine(t testing.TB, l Linker) *VM {
 	t.Helper()
@@ -564,7 +566,7 @@ func exercise(vm *VM, p *pkg) {
 					args[i] = refAPDU.slot()
 				}
 			}
-			vm.apdu.begin(iso7816.Command{INS: byte(kind), Data: []byte{1, 2, 3, 4, 5, 6, 7, 8}}, false, false, vm.objs[refBuffer].data)
+			vm.apdu.begin(iso7816.Command{INS: byte(kind), Data: []byte{1, 2, 3, 4, 5, 6, 7, 8}}, 0, false, vm.objs[refBuffer].data)
 			_ = vm.guard(func() { vm.call(m, args...) })
 		}
 	}
