@@ -195,6 +195,7 @@ const (
 const (
 	opLoadTwo = opcodes + iota
 	opLoadByte
+	opLoadByteAfter
 	opIncGoto
 	opStoreByte
 	opCompareLocal

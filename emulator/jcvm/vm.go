@@ -134,7 +134,6 @@ type VM struct {
 	stack   []slot
 	frames  []frame
 	nested  int
-	pc      int // of the running instruction
 	steps   int64
 	pending ref // exception that is on its way
 	reasons [firstHandle]uint16
