@@ -5,11 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/freearea/freearea/emulator/oncard"
 	"github.com/freearea/freearea/globalplatform/capfile"
@@ -441,23 +445,38 @@ func FuzzLoadFile(f *testing.F) {
 		if err != nil {
 			return
 		}
-		vm := newMachine(t, Linker{})
-		if file.Package.AID != iso7816.MustAID("F00000000112") {
-			if _, err := vm.Link(iso7816.MustAID("F00000000112"), lib, [32]byte{}); err != nil {
-				t.Fatal(err)
+		var done [2]string
+		for i := range done {
+			vm := newMachine(t, Linker{})
+			vm.plain = i == 1
+			if file.Package.AID != iso7816.MustAID("F00000000112") {
+				if _, err := vm.Link(iso7816.MustAID("F00000000112"), lib, [32]byte{}); err != nil {
+					t.Fatal(err)
+				}
 			}
+			if _, err := vm.Link(file.Package.AID, b, [32]byte{}); err != nil {
+				return
+			}
+			done[i] = exercise(vm, vm.packages[file.Package.AID])
 		}
-		if _, err := vm.Link(file.Package.AID, b, [32]byte{}); err != nil {
-			return
+		if done[0] != done[1] {
+			t.Errorf("fused instructions do something else:\n%s", cmp.Diff(done[1], done[0]))
 		}
-		exercise(vm, vm.packages[file.Package.AID])
 	})
 }
 
-// exercise calls all methods of a package with arguments of all kinds. The
-// machine's own recovery is what is tested: nothing may get past it.
-func exercise(vm *VM, p *pkg) {
-	for _, m := range p.methods {
+// exercise calls all methods of a package with arguments of all kinds, and
+// returns what came of it: results, the bytecodes left, and the memory. The
+// machine's own recovery is tested: nothing may get past it.
+func exercise(vm *VM, p *pkg) string {
+	var done strings.Builder
+	call := func(m *method, args []slot) {
+		var result slot
+		err := vm.guard(func() { result = vm.call(m, args...) })
+		fmt.Fprintln(&done, m.offset, args, result, err, vm.steps)
+	}
+	for _, offset := range slices.Sorted(maps.Keys(p.methods)) {
+		m := p.methods[offset]
 		if m.abstract {
 			continue
 		}
@@ -479,10 +498,11 @@ func exercise(vm *VM, p *pkg) {
 				}
 			}
 			vm.apdu.begin(iso7816.Command{INS: byte(kind), Data: []byte{1, 2, 3, 4, 5, 6, 7, 8}}, false, vm.objs[refBuffer].data)
-			_ = vm.guard(func() { vm.call(m, args...) })
+			call(m, args)
 		}
 	}
-	for _, c := range p.classes {
+	for _, offset := range slices.Sorted(maps.Keys(p.classes)) {
+		c := p.classes[offset]
 		if c.iface || c.abstract {
 			continue
 		}
@@ -496,11 +516,15 @@ func exercise(vm *VM, p *pkg) {
 				for i := 1; i < len(args); i++ {
 					args[i] = refBuffer.slot()
 				}
-				_ = vm.guard(func() { vm.call(m, args...) })
+				call(m, args)
 			}
 		})
 	}
 	if err := vm.collect(); err != nil {
 		panic(fmt.Sprint("collect: ", err))
 	}
+	for _, o := range vm.sys.(*memory).objects {
+		fmt.Fprintf(&done, "%x\n", o)
+	}
+	return done.String()
 }

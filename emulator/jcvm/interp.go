@@ -125,12 +125,18 @@ func (vm *VM) unwind(depth int) bool {
 			if f.pc < h.from || f.pc >= h.to || h.class != nil && (o == nil || !o.class.extends(h.class)) {
 				continue
 			}
+			if t := f.method.pkg.trace; t != nil {
+				t.caught(vm, f, h.target)
+			}
 			f.sp = f.method.operands
 			vm.stack[f.base : f.base+f.method.frame][f.sp] = vm.pending.slot()
 			f.sp++
 			f.pc = h.target
 			vm.pending = 0
 			return true
+		}
+		if t := f.method.pkg.trace; t != nil {
+			t.left(vm, f)
 		}
 		vm.pop()
 	}
@@ -518,6 +524,7 @@ frame:
 			st[sp-1] = slot(uint16(int8(st[sp-1])))
 		case opIncGoto:
 			st[in.n] = slot(uint16(uint32(st[in.n]) + uint32(int8(in.x))))
+			pc++
 			goto jump
 		case opArithStackLocal, opArithStackLocalStore:
 			sp--

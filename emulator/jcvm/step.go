@@ -382,6 +382,10 @@ func (vm *VM) step(f *frame, in *instruction) {
 		o := vm.object(st[sp-1])
 		st[sp-1] = boolean(o != nil && vm.is(o, in, cs))
 
+	case opEntered:
+		m.pkg.trace.entered(vm, f)
+	case opTraced:
+		m.pkg.trace.traced(vm, f, in)
 	default:
 		vm.fault("bytecode %d", in.op)
 	}
@@ -417,6 +421,9 @@ func (vm *VM) invoke(f *frame, m *method, n int, switchTo ref) {
 	args := window[f.sp-n : f.sp]
 	f.sp -= n
 	vm.steps -= costNative
+	if t := f.method.pkg.trace; t != nil {
+		t.native(vm, m, args)
+	}
 	// What a native method calls in turn gets its stack beyond this window.
 	var result slot
 	if switchTo != noSwitch {
