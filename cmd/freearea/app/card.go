@@ -73,7 +73,11 @@ func (p *program) source(ctx context.Context, c *cli.Context) (source iso7816.So
 		return nil, "", nil, err
 	}
 	if kind == "image" {
-		card, err := emulator.Open(name, p.Linker, emulator.WithRand(p.Rand))
+		linker, err := p.linker(c)
+		if err != nil {
+			return nil, "", nil, err
+		}
+		card, err := emulator.Open(name, linker, emulator.WithRand(p.Rand))
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil, "", nil, &spoken{
 				text: msg.Of("there is no card image %s", "カードイメージ %s がありません"), args: []any{name}, hint: noImage}
@@ -90,6 +94,9 @@ func (p *program) source(ctx context.Context, c *cli.Context) (source iso7816.So
 	}
 	if torn != (emulator.Cut{}) {
 		return nil, "", nil, usagef(msg.Of("--cut goes with --card image:FILE; tear a real card by hand", "--cut は --card image:ファイル と使います。実物のカードは手で離してください"))
+	}
+	if c.IsSet("trace-applet") {
+		return nil, "", nil, usagef(msg.Of("--trace-applet goes with --card image:FILE; a real card does not show what it executes", "--trace-applet は --card image:ファイル と使います。実物のカードの実行内容は見えません"))
 	}
 	return pcsc.New(pcsc.Options{}), name, func() error { return nil }, nil
 }
@@ -157,6 +164,9 @@ func (p *program) traced(c *cli.Context, card iso7816.Card) (iso7816.Card, func(
 		return nil, nil, fmt.Errorf("trace: %w", err)
 	}
 	recorder := iso7816.NewRecorder(card, f, iso7816.RecorderOptions{Source: "freearea " + version(), SecretResponse: holdersData})
+	if err := p.appletTrace.to(f); err != nil {
+		return nil, nil, errors.Join(fmt.Errorf("trace: %w", err), f.Close())
+	}
 	return recorder, func() error { return errors.Join(recorder.Err(), f.Close()) }, nil
 }
 
