@@ -558,3 +558,18 @@ func exercise(vm *VM, p *pkg) string {
 	}
 	return done.String()
 }
+
+// TestNamesOfOtherCode: names go with the code that they were made for.
+func TestNamesOfOtherCode(t *testing.T) {
+	t.Parallel()
+	var out strings.Builder
+	names := &Names{pkg: testPackage, code: []byte{1}, methods: map[int]methodNames{1: {name: "wrong"}, 5: {name: "wrong"}}}
+	vm := newMachine(t, Linker{Trace: &Trace{AID: testPackage, Names: names, W: &out}})
+	if _, err := vm.Link(testPackage, image{methods: []code{{1, 0, 0, []byte{opSconst1, opSreturn}}}}.build(), [32]byte{}); err != nil {
+		t.Fatal(err)
+	}
+	exercise(vm, vm.packages[testPackage])
+	if text := out.String(); strings.Contains(text, "wrong") || !strings.HasPrefix(text, "# the names of F00000000200 are those of other code than the card's, and are not used\n# call F00000000200:method@0001\n") {
+		t.Errorf("%s", text)
+	}
+}
