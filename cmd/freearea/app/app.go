@@ -269,6 +269,9 @@ func (p *program) before(c *cli.Context) error {
 		}
 		p.lang = l
 	}
+	if err := p.traceApplet(c); err != nil {
+		return err
+	}
 	if s.Profiles == "" {
 		return nil
 	}

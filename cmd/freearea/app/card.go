@@ -73,11 +73,7 @@ func (p *program) source(ctx context.Context, c *cli.Context) (source iso7816.So
 		return nil, "", nil, err
 	}
 	if kind == "image" {
-		linker, err := p.linker(c)
-		if err != nil {
-			return nil, "", nil, err
-		}
-		card, err := emulator.Open(name, linker, emulator.WithRand(p.Rand))
+		card, err := emulator.Open(name, p.Linker, emulator.WithRand(p.Rand))
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil, "", nil, &spoken{
 				text: msg.Of("there is no card image %s", "カードイメージ %s がありません"), args: []any{name}, hint: noImage}

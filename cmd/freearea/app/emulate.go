@@ -158,11 +158,7 @@ func (p *program) emulate(c *cli.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	linker, err := p.linker(c)
-	if err != nil {
-		return err
-	}
-	card, err := emulator.Open(path, linker, emulator.WithRand(p.Rand))
+	card, err := emulator.Open(path, p.Linker, emulator.WithRand(p.Rand))
 	if err != nil {
 		return err
 	}

@@ -54,23 +54,22 @@ func (a *appletTrace) to(w io.Writer) error {
 	return err
 }
 
-// linker is what an emulated card executes: with --trace-applet one that shows
-// what it does.
-func (p *program) linker(c *cli.Context) (oncard.Linker, error) {
+// traceApplet lets emulated cards show what they execute, with --trace-applet.
+func (p *program) traceApplet(c *cli.Context) error {
 	if !c.IsSet("trace-applet") {
 		for _, name := range []string{"trace-level", "trace-names", "trace-values"} {
 			if c.IsSet(name) {
-				return nil, usagef(msg.Of("--%s goes with --trace-applet", "--%s は --trace-applet と使います"), name)
+				return usagef(msg.Of("--%s goes with --trace-applet", "--%s は --trace-applet と使います"), name)
 			}
 		}
-		return p.Linker, nil
+		return nil
 	}
 	if c.String("trace") == "" {
-		return nil, usagef(msg.Of("--trace-applet goes with --trace, which names the file", "--trace-applet はファイルを指定する --trace と使います"))
+		return usagef(msg.Of("--trace-applet goes with --trace, which names the file", "--trace-applet はファイルを指定する --trace と使います"))
 	}
 	aid, err := iso7816.ParseAID(c.String("trace-applet"))
 	if err != nil {
-		return nil, usagef(msg.Of("--trace-applet %s: an AID is expected, 5 to 16 bytes in hexadecimal digits", "--trace-applet %s: AID(5〜16バイトの16進数)を指定してください"), c.String("trace-applet"))
+		return usagef(msg.Of("--trace-applet %s: an AID is expected, 5 to 16 bytes in hexadecimal digits", "--trace-applet %s: AID(5〜16バイトの16進数)を指定してください"), c.String("trace-applet"))
 	}
 	p.appletTrace = &appletTrace{}
 	t := &jcvm.Trace{AID: aid, Values: c.Bool("trace-values"), W: p.appletTrace}
@@ -79,21 +78,22 @@ func (p *program) linker(c *cli.Context) (oncard.Linker, error) {
 	case "bytecode":
 		t.Bytecode = true
 	default:
-		return nil, usagef(msg.Of("--trace-level %s: there are calls and bytecode", "--trace-level %s: calls または bytecode を指定してください"), level)
+		return usagef(msg.Of("--trace-level %s: there are calls and bytecode", "--trace-level %s: calls または bytecode を指定してください"), level)
 	}
 	if path := c.String("trace-names"); path != "" {
 		file, err := capfile.ReadFile(path)
 		if err != nil {
-			return nil, about(path, err)
+			return about(path, err)
 		}
 		if t.Names, err = jcvm.ReadNames(file); err != nil {
-			return nil, about(path, err)
+			return about(path, err)
 		}
 	}
 	if t.Values {
 		p.notef(msg.Of("freearea: warning: --trace-values writes keys and PINs to %s", "freearea: 警告: --trace-values により鍵やPINが %s に記録されます"), strings.TrimSpace(c.String("trace")))
 	}
-	return withTrace(p.Linker, t), nil
+	p.Linker = withTrace(p.Linker, t)
+	return nil
 }
 
 // withTrace gives a trace to the virtual machine among linkers.
