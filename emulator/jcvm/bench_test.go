@@ -1,6 +1,8 @@
 package jcvm_test
 
 import (
+	"context"
+	"encoding/hex"
 	"fmt"
 	"testing"
 	"time"
@@ -87,5 +89,27 @@ func BenchmarkBytecode(b *testing.B) {
 			b.ReportMetric(rounds*100*float64(l.perRound)/executed.Seconds()/1e6, "Mbytecodes/s")
 			b.ReportMetric(executed.Seconds()/bare.Seconds(), "x-go")
 		})
+	}
+}
+
+// TestAllocations: a command takes a few allocations, and no more of them for
+// more bytecodes.
+func TestAllocations(t *testing.T) {
+	card := withApplet(t, "bench")
+	for _, l := range loops {
+		for _, rounds := range []int{1, 100} {
+			command, err := hex.DecodeString(fmt.Sprintf("80%02X%04X", l.ins, rounds))
+			if err != nil {
+				t.Fatal(err)
+			}
+			n := testing.AllocsPerRun(20, func() {
+				if _, err := card.Transmit(context.Background(), command); err != nil {
+					t.Fatal(err)
+				}
+			})
+			if t.Logf("%s: %v allocations in %d rounds", l.name, n, rounds); n > 8 {
+				t.Errorf("%s: %v allocations in %d rounds, 8 allowed", l.name, n, rounds)
+			}
+		}
 	}
 }

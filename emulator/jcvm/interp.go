@@ -458,7 +458,7 @@ frame:
 			goto back
 		case opReturn:
 			vm.pay(pc)
-			f = vm.back()
+			vm.back()
 			goto back
 
 		case opGetfieldAThis:
