@@ -3,6 +3,7 @@ package readerd
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -277,9 +278,12 @@ func (c *Config) under(dir string) {
 	}
 }
 
-// Device makes the door's OSDP device, with the key of its file. In install
-// mode the file is made when the panel sets a key, and taken from then on.
-func (d DoorConfig) Device() (*osdp.Device, error) {
+// retryLine is after how long a serial line that failed is opened again.
+const retryLine = 2 * time.Second
+
+// Open makes the output, with the key of its file. In install mode the file is
+// made when the panel sets a key, and taken from then on.
+func (d DoorConfig) Open() (*Door, error) {
 	c := osdp.Config{Address: byte(d.Address), Baud: uint32(d.Baud), Model: 1, Version: 1, Clear: d.Clear}
 	if d.KeyFile != "" {
 		key, err := readKey(d.KeyFile)
@@ -293,5 +297,10 @@ func (d DoorConfig) Device() (*osdp.Device, error) {
 		}
 		c.SaveKey = func(key [osdp.KeySize]byte) error { return writeKey(d.KeyFile, key) }
 	}
-	return osdp.NewDevice(c)
+	device, err := osdp.NewDevice(c)
+	if err != nil {
+		return nil, fmt.Errorf("door %s: %w", d.Line, err)
+	}
+	format := CardFormat{Name: d.Format, Bits: d.Bits, Facility: byte(d.Facility)}
+	return NewDoor(d.Line, device, format, func() (io.ReadWriteCloser, error) { return openSerial(d.Line, d.Baud) }, retryLine), nil
 }

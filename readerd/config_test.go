@@ -136,11 +136,11 @@ func TestDoorKey(t *testing.T) {
 	dir := t.TempDir()
 	key := filepath.Join(dir, "door.key")
 	door := readerd.DoorConfig{Address: 1, Baud: 9600, KeyFile: key}
-	if _, err := door.Device(); err == nil || !strings.Contains(err.Error(), key) {
+	if _, err := door.Open(); err == nil || !strings.Contains(err.Error(), key) {
 		t.Errorf("no key: %v", err)
 	}
 	door.Install = true
-	if _, err := door.Device(); err != nil {
+	if _, err := door.Open(); err != nil {
 		t.Errorf("install mode: %v", err)
 	}
 	for text, want := range map[string]string{
@@ -151,7 +151,7 @@ func TestDoorKey(t *testing.T) {
 		if err := os.WriteFile(key, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := door.Device(); err == nil && want != "" || err != nil && (want == "" || !strings.Contains(err.Error(), want)) {
+		if _, err := door.Open(); err == nil && want != "" || err != nil && (want == "" || !strings.Contains(err.Error(), want)) {
 			t.Errorf("%q: %v, want %q", text, err, want)
 		}
 	}
