@@ -123,6 +123,8 @@ func TestScripts(t *testing.T) {
 			"lines":      lines,
 			"status":     status,
 			"basecap":    baseCAP,
+			"benchcard":  benchCard,
+			"reader":     reader,
 		},
 	})
 }
@@ -134,6 +136,7 @@ func setup(e *testscript.Env) error {
 	e.Setenv(envOutput, output)
 	e.Setenv(envNow, "2026-04-01T10:00:00+09:00")
 	e.Setenv("LC_ALL", "C.UTF-8")
+	e.Values[readersKey{}] = readers{}
 	e.Setenv("USER", "tester")
 	// No PC/SC service: what a script finds must not depend on the machine.
 	e.Setenv("PCSCLITE_CSOCK_NAME", filepath.Join(e.WorkDir, "no-such-socket"))

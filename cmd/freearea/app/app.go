@@ -146,6 +146,8 @@ type program struct {
 	site site
 	// command is what the arguments ask for; without Name, nothing yet.
 	command chosen
+	// appletTrace is where an emulated card writes, with --trace-applet.
+	appletTrace *appletTrace
 }
 
 // printf writes a line for people to standard output.
@@ -175,15 +177,14 @@ func (p *program) cli() *cli.App {
 		ExitErrHandler:         func(*cli.Context, error) {},
 		OnUsageError:           p.onUsageError,
 		UseShortOptionHandling: false,
-		Flags: []cli.Flag{
+		Flags: append([]cli.Flag{
 			&cli.StringFlag{Name: "site", Usage: t(msg.Of("site configuration `FILE` (freearea.toml in the working directory)", "サイト設定 `FILE`(既定:作業ディレクトリの freearea.toml)"))},
 			&cli.StringFlag{Name: "lang", Usage: t(msg.Of("language of messages, `ja` or en (the system's locale)", "メッセージの言語 `ja` または en(既定:システムのロケール)"))},
 			&cli.StringFlag{Name: "keystore", Usage: t(msg.Of("keystore `FILE`", "鍵ストア `FILE`"))},
 			&cli.StringFlag{Name: "ledger", Usage: t(msg.Of("ledger `FILE`", "台帳 `FILE`"))},
 			&cli.StringFlag{Name: "passphrase-file", Usage: t(msg.Of("read the keystore's passphrase from `FILE`", "鍵ストアのパスフレーズを `FILE` から読む"))},
 			&cli.IntFlag{Name: "passphrase-fd", Value: -1, Usage: t(msg.Of("read the keystore's passphrase from the file descriptor `N`", "鍵ストアのパスフレーズをファイル記述子 `N` から読む"))},
-			&cli.StringFlag{Name: "trace", Usage: t(msg.Of("write what goes to and from the card to `FILE`, secrets redacted", "カードとの通信を `FILE` に記録する(秘密情報は伏せる)"))},
-		},
+		}, p.traceFlags()...),
 		Before: p.before,
 		Commands: []*cli.Command{
 			p.issueCommand(),
@@ -273,6 +274,9 @@ func (p *program) before(c *cli.Context) error {
 			return fmt.Errorf("%s: language %q: ja or en", s.path, s.Language)
 		}
 		p.lang = l
+	}
+	if err := p.traceApplet(c); err != nil {
+		return err
 	}
 	if s.Profiles == "" {
 		return nil
