@@ -133,7 +133,7 @@ func (p *program) keystoreExists() error {
 }
 
 // kinds are the kinds of keys, as --kind names them.
-var kinds = []keys.Kind{keys.SecurityDomain, keys.Read, keys.IssuerSigning, keys.CounterSigning, keys.Ledger, keys.Token, keys.Receipt}
+var kinds = keys.Kinds()
 
 func (p *program) keysAdd(c *cli.Context) (err error) {
 	name, err := oneArgument(c, "NAME")
