@@ -109,7 +109,7 @@ func database(path, mode string) (*sql.DB, error) {
 		"_defensive": {"1"},
 		"_dqs":       {"0"},
 		"_pragma": {
-			"busy_timeout(100)", "synchronous(FULL)", "foreign_keys(ON)", "trusted_schema(OFF)",
+			"busy_timeout(100)", "synchronous(FULL)", "secure_delete(ON)", "foreign_keys(ON)", "trusted_schema(OFF)",
 		},
 	}
 	connector, err := sqlite.NewConnector((&url.URL{Scheme: "file", Path: slashed, RawQuery: q.Encode()}).String())
@@ -152,17 +152,27 @@ func (l *Ledger) create(ctx context.Context) error {
 	if err := errors.Join(err, db.Close()); err != nil {
 		return err
 	}
-	if err := os.Link(temp, l.path); errors.Is(err, fs.ErrExist) {
-		return nil // another process was faster
-	} else if err != nil { // a file system without hard links
-		if _, err := os.Lstat(l.path); err == nil {
-			return nil
+	if err := place(temp, l.path); !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	return nil // another process was faster
+}
+
+// place gives a whole file its name, unless there is one of that name.
+func place(temp, path string) error {
+	err := os.Link(temp, path)
+	if errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	if err != nil { // a file system without hard links
+		if _, err := os.Lstat(path); err == nil {
+			return &fs.PathError{Op: "create", Path: path, Err: fs.ErrExist}
 		}
-		if err := os.Rename(temp, l.path); err != nil {
+		if err := os.Rename(temp, path); err != nil {
 			return err
 		}
 	}
-	return syncDir(dir)
+	return syncDir(filepath.Dir(path))
 }
 
 // syncDir brings the new name to the disk. Windows can't, and needs not.

@@ -48,8 +48,9 @@ type OperatorWithdrawn struct {
 // KeysExchanged: secret keys left the keystore, or keys came in.
 type KeysExchanged struct {
 	Direction string   `json:"direction"` // "export" or "import"
-	Keys      []string `json:"keys"`      // names with versions, 1 to 100
-	// With says to whom they went, or from which file they came; 0 to 200 bytes.
+	Keys      []string `json:"keys"`      // names with versions, 100 at most; none of an import
+	// With says to whom they went, or the SHA-256 of the file that they came
+	// from; 0 to 200 bytes.
 	With string `json:"with"`
 }
 
@@ -69,7 +70,7 @@ func (d KeysExchanged) check() error {
 	if d.Direction != "export" && d.Direction != "import" {
 		err = fmt.Errorf("direction %q", d.Direction)
 	}
-	err = errors.Join(err, number("number of keys", len(d.Keys), 1, 100), text("with", d.With, 200))
+	err = errors.Join(err, number("number of keys", len(d.Keys), 0, 100), text("with", d.With, 200))
 	for _, k := range d.Keys {
 		err = errors.Join(err, name("key", k))
 	}

@@ -70,7 +70,7 @@ var rules = []Rule{
 	{Backup, "copy the ledger", []Role{Supervisor, Auditor, KeyCustodian}, nil},
 	{Erase, "erase personal data", []Role{Supervisor}, nil},
 	{ChangeStaff, "add and withdraw operators", []Role{Supervisor}, []Role{Supervisor, KeyCustodian}},
-	{ManageKeys, "make and retire keys", []Role{KeyCustodian}, nil},
+	{ManageKeys, "make and retire keys", []Role{Supervisor, KeyCustodian}, nil},
 	{ExchangeKeys, "export secret keys, import keys", []Role{KeyCustodian}, []Role{Supervisor, KeyCustodian}},
 }
 
