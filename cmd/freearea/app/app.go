@@ -194,6 +194,8 @@ func (p *program) cli() *cli.App {
 			p.issueCommand(),
 			p.withdrawCommand(),
 			p.readCommand(),
+			p.readerdCommand(),
+			p.listCommand(),
 			p.consentCommand(),
 			p.tokenCommand(),
 			p.operatorCommand(),
