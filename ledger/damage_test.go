@@ -198,3 +198,51 @@ func TestDiskFull(t *testing.T) {
 		t.Errorf("what was answered for: %v", err)
 	}
 }
+
+// liar signs something else than it is asked to.
+type liar struct {
+	ledger.Signer
+	sign func(message []byte) ([]byte, error)
+}
+
+func (s liar) Sign(message []byte) ([]byte, error) { return s.sign(message) }
+
+// TestForgedSignature has somebody with the key of checkpoints, and without
+// the operator's, append in the operator's name: the log is consistent, and
+// only the signatures tell.
+func TestForgedSignature(t *testing.T) {
+	honest := ledgertest.Operator(clerk.Operator)
+	for name, sign := range map[string]func([]byte) ([]byte, error){
+		"another key": ledgertest.Operator("other").Sign,
+		"no key":      func([]byte) ([]byte, error) { return make([]byte, 64), nil },
+		// What the operator signed for another ledger: its id is in the second line.
+		"another ledger": func(m []byte) ([]byte, error) {
+			lines := bytes.SplitN(m, []byte("\n"), 3)
+			return honest.Sign(bytes.Join([][]byte{lines[0], bytes.Repeat([]byte("0"), 32), lines[2]}, []byte("\n")))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "l")
+			l := open(t, path, ledger.Options{Create: true})
+			add(t, l, consent("c1", "library"))
+			must(t, l.Check(t.Context()))
+			must(t, l.Close())
+			o := ledgertest.Options(clerk.Operator, ledger.Options{})
+			o.Operator = liar{honest, sign}
+			l, err := ledger.Open(t.Context(), path, o)
+			must(t, err)
+			defer l.Close()
+			add(t, l, consent("c2", "library"))
+			if err := l.Check(t.Context()); !errors.Is(err, ledger.ErrDamaged) {
+				t.Errorf("verified: %v", err)
+			}
+			p, err := l.Prove(t.Context(), 3, false)
+			must(t, err)
+			encoded, err := p.Encode()
+			must(t, err)
+			if _, err := ledger.CheckProof(encoded, o.Known); err == nil {
+				t.Error("proved")
+			}
+		})
+	}
+}
