@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"sync"
+	"sync/atomic"
 
 	"github.com/freearea/freearea/emulator/oncard"
 	"github.com/freearea/freearea/globalplatform/scp"
@@ -60,6 +61,7 @@ type Card struct {
 
 	state   *state
 	session *session // all that is lost with power; nil without power
+	atr     atomic.Pointer[[]byte]
 
 	// The running command.
 	at     *logicalChannel // that it came on
@@ -127,7 +129,8 @@ func WithRand(r io.Reader) Option { return func(c *Card) { c.rand = r } }
 // Open opens the card in an image file for this process alone; it is to be
 // closed. What the linker knows of the load files on it may have changed since
 // the last time: instances of what can't be executed any more stay on the
-// card, can't be selected, and can be deleted.
+// card, can't be selected, and can be deleted; [Card.Refused] names what the
+// linker refuses.
 //
 // The error wraps [ErrImageLocked], one of [ErrNotImage], [ErrImageVersion],
 // [ErrImageTruncated], [ErrImageChecksum] and [ErrImageContent], or is the
@@ -268,8 +271,9 @@ func checkProtocol(p scp.Protocol, k keys.Set) error {
 	return nil
 }
 
-// ATR returns the answer to reset.
-func (c *Card) ATR() []byte { return bytes.Clone(c.state.profile.ATR) }
+// ATR returns the answer to the last reset: the profile's, with the historical
+// bytes that an application has set.
+func (c *Card) ATR() []byte { return bytes.Clone(*c.atr.Load()) }
 
 // ExtendedLength reports whether the profile's card takes extended-length
 // commands.
@@ -295,6 +299,11 @@ func (c *Card) powerOn() {
 		return
 	}
 	c.session = &session{running: map[*entry]*instance{}}
+	atr := c.state.profile.ATR
+	if c.state.historical != nil {
+		atr, _ = withHistoricalBytes(atr, c.state.historical)
+	}
+	c.atr.Store(&atr)
 	c.startRuntime()
 	c.session.channels[0] = &logicalChannel{}
 	c.at = c.session.channels[0]
@@ -475,11 +484,9 @@ func (c *Card) process(cmd iso7816.Command) iso7816.Response {
 
 // fit cuts a response to what the command asked for and keeps the rest for GET
 // RESPONSE. A command without Le gets up to 256 bytes: cards with T=1 answer
-// so, and hosts rely on it.
+// so, and hosts rely on it. An application may answer in parts by itself, each
+// but the last one with 61xx.
 func (c *Card) fit(r iso7816.Response, ne int) iso7816.Response {
-	if r.SW != iso7816.OK && !r.SW.Warning() {
-		return iso7816.Response{SW: r.SW}
-	}
 	if ne == 0 {
 		ne = iso7816.MaxShortNe
 	}

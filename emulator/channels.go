@@ -20,6 +20,7 @@ type session struct {
 	// fresh says that the application that is implicitly selected on the basic
 	// channel hasn't been told so yet: it is, with the first command.
 	fresh bool
+	cvm   cvmResult
 }
 
 // logicalChannel is an open logical channel with what is selected on it.
@@ -136,7 +137,7 @@ func (c *Card) openChannel(number int, e *entry) iso7816.Response {
 		return refuse(iso7816.ErrConditions)
 	}
 	c.session.channels[number] = opened
-	if r := c.choose(e, iso7816.Select(e.aid)); r.SW != iso7816.OK && !r.SW.Warning() {
+	if c.choose(e, iso7816.Select(e.aid)); opened.selected != e {
 		c.session.channels[number] = nil
 		return refuse(iso7816.ErrConditions)
 	}

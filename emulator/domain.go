@@ -204,9 +204,11 @@ func (c *Card) capability() []byte {
 	b = iso7816.AppendTLV(b, 0x81, domainPrivileges[:])
 	b = iso7816.AppendTLV(b, 0x82, applicationPrivileges[:])
 	b = iso7816.AppendTLV(b, 0x83, []byte{1, 2, 3, 4})
+	b = iso7816.AppendTLV(b, 0x84, loadCiphers)
 	b = iso7816.AppendTLV(b, 0x85, verifiedSchemes)
 	b = iso7816.AppendTLV(b, 0x86, receiptSchemes)
-	return iso7816.AppendTLV(b, 0x87, verifiedSchemes)
+	b = iso7816.AppendTLV(b, 0x87, verifiedSchemes)
+	return iso7816.AppendTLV(b, 0x88, curveReferences())
 }
 
 // Tags of the data objects of Security Domains (GPCS 11.3.2.1, 11.11.2.3).

@@ -3,6 +3,7 @@ package emulator
 import (
 	"bytes"
 
+	"github.com/freearea/freearea/emulator/oncard"
 	"github.com/freearea/freearea/iso7816"
 )
 
@@ -50,7 +51,7 @@ func (c *Card) selectByName(cmd iso7816.Command) iso7816.Response {
 			continue
 		}
 		r := c.choose(e, cmd)
-		if r.SW == iso7816.OK || r.SW.Warning() {
+		if s.selected == e {
 			return hush(r, quiet)
 		}
 		refusal = r
@@ -126,7 +127,11 @@ func (c *Card) choose(e *entry, cmd iso7816.Command) iso7816.Response {
 	}
 	defer c.abortApplication()
 	r := i.app.Select(cmd)
-	if r.SW == iso7816.OK || r.SW.Warning() {
+	selected := r.SW == iso7816.OK || r.SW.Warning()
+	if s, ok := i.app.(oncard.Selective); ok {
+		selected = s.Selected()
+	}
+	if selected {
 		c.endDomainSession()
 		c.at.selected = e
 	} else {

@@ -31,14 +31,15 @@ type apdu struct {
 	selecting bool
 	state     int
 	cmd       iso7816.Command
-	received  int // bytes of data that were handed over
-	length    int // of the response, as declared
+	extended  bool // the applet says that it knows extended length
+	received  int  // bytes of data that were handed over
+	length    int  // of the response, as declared
 	out       []byte
 }
 
 // begin starts a command: its header is in the buffer, and nothing else.
-func (a *apdu) begin(cmd iso7816.Command, selecting bool, buffer []byte) {
-	*a = apdu{active: true, selecting: selecting, cmd: cmd}
+func (a *apdu) begin(cmd iso7816.Command, selecting, extended bool, buffer []byte) {
+	*a = apdu{active: true, selecting: selecting, cmd: cmd, extended: extended}
 	clear(buffer)
 	copy(buffer, []byte{cmd.CLA, cmd.INS, cmd.P1, cmd.P2})
 	switch n := len(cmd.Data); {
@@ -117,7 +118,7 @@ var nativesAPDU = map[string]native{
 	"javacard/framework/APDU.receiveBytes(S)S": func(vm *VM, a []slot) slot {
 		vm.apduState(vm.apdu.state == apduPartialIn || vm.apdu.state == apduFullIn)
 		at := int(int16(a[1]))
-		if left := min(inBlock, len(vm.apdu.cmd.Data)-vm.apdu.received); at < 0 || left > 0 && at+1 > apduBuffer {
+		if left := min(inBlock, len(vm.apdu.cmd.Data)-vm.apdu.received); at < 0 || left > 0 && at+1 > vm.objs[refBuffer].length {
 			vm.throwReason("javacard/framework/APDUException", apduBufferBounds)
 		}
 		return vm.receive(at)
@@ -188,8 +189,8 @@ func (vm *VM) setOutgoingLength(n int) {
 	a := &vm.apdu
 	vm.apduState(a.state == apduOutgoing)
 	limit := 256
-	if a.cmd.Extended {
-		limit = 0x7FFF
+	if a.extended {
+		limit = 0x7FFF // whatever the command expects: the rest is fetched
 	}
 	if n < 0 || n > limit {
 		vm.throwReason("javacard/framework/APDUException", apduBadLength)

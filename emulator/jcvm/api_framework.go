@@ -372,9 +372,19 @@ func systemShareable(vm *VM, a []slot) slot {
 		return null
 	}
 	client := vm.aidOf(vm.owner)
-	result := vm.inContext(server.root, func() slot {
-		return vm.call(server.method(appletShareable), server.this(), client, a[1])
+	result := null
+	err := vm.guard(func() {
+		result = vm.inContext(server.root, func() slot {
+			return vm.call(server.method(appletShareable), server.this(), client, a[1])
+		})
 	})
+	var f fault
+	if errors.As(err, &f) {
+		panic(f)
+	}
+	if err != nil {
+		return null // what the server throws isn't the client's, as in the reference implementation
+	}
 	if o := vm.object(result); o == nil || !o.class.sharing(vm.api.shareable) {
 		return null
 	}

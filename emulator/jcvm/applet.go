@@ -36,6 +36,7 @@ type instance struct {
 var (
 	_ oncard.Module         = (*module)(nil)
 	_ oncard.Personalizable = (*application)(nil)
+	_ oncard.Selective      = plain{}
 	_ oncard.Uninstaller    = (*instance)(nil)
 )
 
@@ -143,10 +144,18 @@ type plain struct{ a *application }
 func (p plain) Select(cmd iso7816.Command) iso7816.Response  { return p.a.Select(cmd) }
 func (p plain) Process(cmd iso7816.Command) iso7816.Response { return p.a.Process(cmd) }
 func (p plain) Deselect()                                    { p.a.Deselect() }
+func (p plain) Selected() bool                               { return p.a.Selected() }
 func (p plain) Uninstall() error                             { return p.a.Uninstall() }
 
 // application is an instance's behaviour.
-type application struct{ *instance }
+type application struct {
+	*instance
+	selected bool // what select said
+}
+
+// Selected implements [oncard.Selective]: whatever process answers to SELECT,
+// the applet stays selected (JCRE 4.5).
+func (a *application) Selected() bool { return a.selected }
 
 // enterApplet runs code in the context of an instance, with the transaction
 // and object deletion that follow. selected is the package of the instance that
@@ -201,19 +210,16 @@ func (i *instance) this() slot { return i.applet().slot() }
 // SELECT command (JCRE 4.5).
 func (a *application) Select(cmd iso7816.Command) iso7816.Response {
 	vm := a.vm
-	accepted := false
+	a.selected = false
 	err := vm.enterApplet(a.instance, a.group(), func() {
-		accepted = vm.call(a.method(appletSelect), a.this())&0xFF != 0
+		a.selected = vm.call(a.method(appletSelect), a.this())&0xFF != 0
 	})
-	if err != nil || !accepted {
+	if err != nil || !a.selected {
+		a.selected = false
 		vm.clearOnDeselect(a.group())
 		return iso7816.Response{SW: 0x6999}
 	}
-	r := a.process(cmd, true)
-	if r.SW != iso7816.OK && !r.SW.Warning() {
-		vm.clearOnDeselect(a.group())
-	}
-	return r
+	return a.process(cmd, true)
 }
 
 // Process implements [oncard.Application].
@@ -221,17 +227,21 @@ func (a *application) Process(cmd iso7816.Command) iso7816.Response { return a.p
 
 func (a *application) process(cmd iso7816.Command, selecting bool) iso7816.Response {
 	vm := a.vm
-	if cmd.Extended && !vm.objs[a.applet()].class.assignable(vm.api.extended) {
+	extended := vm.objs[a.applet()].class.assignable(vm.api.extended)
+	if cmd.Extended && !extended {
 		return iso7816.Response{SW: iso7816.ErrWrongLength}
 	}
-	vm.apdu.begin(cmd, selecting, vm.objs[refBuffer].data)
+	vm.apdu.begin(cmd, selecting, extended, vm.objs[refBuffer].data)
 	err := vm.enterApplet(a.instance, a.group(), func() {
 		vm.call(a.method(appletProcess), a.this(), refAPDU.slot())
 	})
 	r := iso7816.Response{Data: vm.apdu.out, SW: iso7816.OK}
 	vm.apdu = apdu{}
 	if err != nil {
-		r.SW = vm.status(err)
+		// What it sent before stays sent, unless its code failed.
+		if r.SW = vm.status(err); r.SW == iso7816.ErrUnknown {
+			r.Data = nil
+		}
 	}
 	return r
 }
@@ -256,7 +266,7 @@ func (i *instance) personalizable() bool {
 func (a *application) Personalize(cmd iso7816.Command, channel oncard.SecureChannel) iso7816.Response {
 	vm := a.vm
 	data := append([]byte{cmd.CLA, cmd.INS, cmd.P1, cmd.P2, byte(len(cmd.Data))}, cmd.Data...)
-	if len(data) > apduBuffer {
+	if len(data) > shortBuffer {
 		return iso7816.Response{SW: iso7816.ErrWrongLength}
 	}
 	c := vm.objs[a.applet()].class

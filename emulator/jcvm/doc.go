@@ -29,7 +29,8 @@
 //   - RSA from 512 to 4096 bits in steps of 32, with and without CRT: key pairs,
 //     signatures of PKCS #1 v1.5 and PSS, ciphers without padding, of PKCS #1
 //     v1.5 and OAEP. Curves over prime fields of any parameters, from 112 to 521
-//     bits: key pairs, ECDSA in DER and as two numbers, ECDH as a hash, as a
+//     bits: key pairs, ECDSA in DER and as two numbers,
+//     of a hash that the application computed too (ALG_NULL), ECDH as a hash, as a
 //     coordinate and as a point, with the cofactor or without.
 //
 // # Not executed
@@ -46,6 +47,16 @@
 //
 // # Where cards differ
 //
+// [Quirks] names what can be chosen. Besides:
+//
+//   - An applet is selected once its select method returned true, whatever it
+//     answers to the SELECT command then.
+//   - An applet that implements ExtendedLength may answer a short command with
+//     more than 256 bytes: the card keeps the rest for GET RESPONSE. What was
+//     sent before an exception stays sent: some applets answer in parts by
+//     themselves, with 61xx.
+//   - What a server throws from getShareableInterfaceObject is null for the
+//     client, as in the reference implementation.
 //   - A key pair over a curve needs parameters, set in one of its keys: cards
 //     may have some of their own, and an application that counts on them fails
 //     here with ILLEGAL_VALUE.

@@ -87,8 +87,12 @@ const (
 	refExceptions // and above: one for each class of exception
 )
 
-// apduBuffer is the size of the APDU buffer: a header and 256 bytes.
-const apduBuffer = 5 + 256
+// Sizes of the APDU buffer: a header and 256 bytes, or what an extended length
+// command of applications usually has.
+const (
+	shortBuffer = 5 + 256
+	longBuffer  = 7 + 2048
+)
 
 // makeSystemObjects makes the JCRE's objects (JCRE 6.2.1): entry points and
 // the global array.
@@ -99,8 +103,12 @@ func (vm *VM) makeSystemObjects() {
 		o.self = r
 		vm.objs[r] = o
 	}
+	size := longBuffer
+	if vm.options.Quirks.ShortBuffer {
+		size = shortBuffer
+	}
 	put(refAPDU, &object{kind: kindInstance, class: vm.api.classes["javacard/framework/APDU"], entry: temporary, checked: true})
-	put(refBuffer, &object{kind: kindByte, class: vm.api.array, data: make([]byte, apduBuffer), length: apduBuffer, global: true, group: everyone})
+	put(refBuffer, &object{kind: kindByte, class: vm.api.array, data: make([]byte, size), length: size, global: true, group: everyone})
 	put(refSecureChannel, &object{kind: kindInstance, class: vm.api.classes["org/globalplatform/SecureChannel"], entry: permanent, checked: true})
 	put(refRegistryEntry, &object{kind: kindInstance, class: vm.api.classes["org/globalplatform/GPRegistryEntry"], entry: permanent, checked: true})
 	next := refExceptions

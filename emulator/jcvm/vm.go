@@ -41,6 +41,10 @@ type Quirks struct {
 	// EmptyIncoming throws APDUException from setIncomingAndReceive for a
 	// command without data, as the reference implementation of 2.2.2 does.
 	EmptyIncoming bool
+	// ShortBuffer makes the APDU buffer hold 261 bytes instead of 2,055, so
+	// that a longer command comes in parts. Some applications count on a
+	// larger one, as newer cards have it.
+	ShortBuffer bool
 }
 
 var _ oncard.RuntimeLinker = Linker{}

@@ -56,7 +56,8 @@ type InstallParameters struct {
 // it reads as on the basic logical channel, with 04 for secure messaging.
 type Application interface {
 	// Select handles the SELECT command that chose this instance. A status
-	// word other than 9000, 62xx and 63xx refuses the selection.
+	// word other than 9000, 62xx and 63xx refuses the selection, unless the
+	// application is [Selective].
 	Select(cmd iso7816.Command) iso7816.Response
 	// Process handles every further command while the instance is selected.
 	// A SELECT by AID that matches no application of the card comes here too
@@ -65,6 +66,14 @@ type Application interface {
 	// Deselect tells that another application is about to be selected. It is
 	// not called when power is lost.
 	Deselect()
+}
+
+// Selective is offered by applications whose selection doesn't hang on the
+// status word that answers SELECT.
+type Selective interface {
+	// Selected reports, right after Select, whether the instance let itself be
+	// selected.
+	Selected() bool
 }
 
 // Personalizable is offered by applications that take STORE DATA through
@@ -132,6 +141,7 @@ type Handle int
 // outlive the command that began it: the card aborts it at the command's end
 // and when power is lost.
 type Card interface {
+	Registry
 	// AID is the instance's.
 	AID() iso7816.AID
 	// Alloc reserves persistent memory of n bytes, all zero. Without room the
