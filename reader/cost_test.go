@@ -1,0 +1,171 @@
+package reader_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"go.uber.org/goleak"
+
+	"github.com/freearea/freearea/applets"
+	"github.com/freearea/freearea/emulator/timing"
+	"github.com/freearea/freearea/internal/emulatedcard"
+)
+
+// smallest is how few commands and bytes a tap can have by
+// docs/card-protocol.md:
+//   - SELECT by name, with Le, and its FCI;
+//   - for types A and D one EXPRESS (24 bytes of data), answered by EF.ID (padded
+//     to whole blocks for type D, which encrypts it) and an R-MAC, or by the
+//     R-MAC alone where there is a PIN;
+//   - with a PIN one VERIFY (the block of 12 bytes encrypted, C-MAC), answered by
+//     EF.ID so protected;
+//   - with items one READ BINARY under C-MAC for each 248 bytes, or 239 for type D.
+func (k tapKind) smallest(t testing.TB) (commands, bytes int) {
+	t.Helper()
+	c := k.content()
+	record, err := c.Record.Encode()
+	check(t, err)
+	items, err := applets.EncodeItems(c.Items)
+	check(t, err)
+	const header, le, sw, mac, block, challenge = 5, 1, 2, 8, 16, 16
+	object := func(n int) int { // one byte of tag
+		switch {
+		case n < 0x80:
+			return 2 + n
+		case n < 0x100:
+			return 3 + n
+		}
+		return 4 + n
+	}
+	protected := func(n int) int {
+		if k.profile == "type-d" {
+			n = (n/block + 1) * block
+		}
+		return n + mac
+	}
+	add := func(command, response int) {
+		commands++
+		bytes += header + command + le + response + sw
+	}
+	own := object(2) + object(len(record))
+	if k.profile != "common-ap" {
+		own = object(2) + object(challenge) + object(10) + object(1)
+	}
+	aid := aidLibrary.Len()
+	add(aid, object(object(aid)+object(own)))
+	if k.profile == "common-ap" {
+		return commands, bytes
+	}
+	if k.pin {
+		add(challenge+mac, mac)
+		add(block+mac, protected(len(record)))
+	} else {
+		add(challenge+mac, protected(len(record)))
+	}
+	if k.items {
+		part := 248
+		if k.profile == "type-d" {
+			part = 239
+		}
+		for left := len(items); left > 0; left -= part {
+			add(mac, protected(min(left, part)))
+		}
+	}
+	return commands, bytes
+}
+
+// TestTapsAreTheSmallest: a terminal sends no command and no byte that the
+// protocol doesn't ask for.
+func TestTapsAreTheSmallest(t *testing.T) {
+	for _, k := range tapKinds {
+		cost := timing.Sum(k.measure(t), timing.Contactless(timing.Rate106), timing.P71())
+		commands, bytes := k.smallest(t)
+		if cost.Commands != commands || cost.Bytes != bytes {
+			t.Errorf("%s: %d commands and %d bytes, %d and %d are enough", k, cost.Commands, cost.Bytes, commands, bytes)
+		}
+	}
+}
+
+// costTable is the table of docs/operations.md.
+func costTable(t *testing.T) string {
+	var b strings.Builder
+	ms := func(d time.Duration) string { return fmt.Sprintf("%d", d.Round(time.Millisecond).Milliseconds()) }
+	b.WriteString("| tap | commands, bytes | link at 106 | 212 | 424 | 848 kbit/s | card, measured prices | card, transient keys | in all, 106 | in all, 848 kbit/s |\n")
+	b.WriteString("|---|---|---|---|---|---|---|---|---|---|\n")
+	for _, k := range tapKinds {
+		steps := k.measure(t)
+		at := func(r timing.Rate, c timing.Chip) timing.Cost { return timing.Sum(steps, timing.Contactless(r), c) }
+		upper, lower := timing.P71(), timing.P71().WithTransientKeys()
+		fmt.Fprintf(&b, "| %s | %d, %d ", k, at(timing.Rate106, upper).Commands, at(timing.Rate106, upper).Bytes)
+		for _, r := range timing.Rates {
+			fmt.Fprintf(&b, "| %s ", ms(at(r, lower).Link))
+		}
+		fmt.Fprintf(&b, "| %s | %s ", ms(at(timing.Rate106, upper).Card), ms(at(timing.Rate106, lower).Card))
+		for _, r := range []timing.Rate{timing.Rate106, timing.Rate848} {
+			start := timing.Contactless(r).Activation()
+			fmt.Fprintf(&b, "| %s to %s ", ms(start+at(r, lower).Total()), ms(start+at(r, upper).Total()))
+		}
+		b.WriteString("|\n")
+	}
+	return b.String()
+}
+
+// TestCostTable holds docs/operations.md to what is computed.
+func TestCostTable(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join("..", "docs", "operations.md"))
+	check(t, err)
+	_, after, ok := strings.Cut(string(text), "<!-- computed: TestCostTable of package reader -->\n")
+	table, _, ended := strings.Cut(after, "\n\n")
+	if !ok || !ended {
+		t.Fatalf("docs/operations.md has no table of costs; it is:\n%s", costTable(t))
+	}
+	want := costTable(t)
+	if diff := cmp.Diff(strings.Split(want, "\n"), strings.Split(table+"\n", "\n")); diff != "" {
+		t.Errorf("docs/operations.md (-computed +written):\n%s\nas it should be:\n%s", diff, want)
+	}
+}
+
+// TestManyTaps reads cards that execute the load file 10,000 times in all:
+// nothing that a tap allocates stays, and no goroutine.
+func TestManyTaps(t *testing.T) {
+	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
+	taps, warm := 10_000, 1_000
+	if testing.Short() {
+		taps, warm = 2_000, 200
+	}
+	kinds := []tapKind{{"common-ap", false, false}, {"type-a", true, true}, {"type-d", false, true}}
+	for _, k := range kinds {
+		card, err := writeCardWith(emulatedcard.Linker(), nil, k.issue())
+		check(t, err)
+		r := newReader(t, k.options())
+		objects := func() uint64 {
+			var m runtime.MemStats
+			runtime.GC()
+			runtime.ReadMemStats(&m)
+			return m.HeapObjects
+		}
+		tap := func(n int) {
+			for range n {
+				if tap, err := r.Read(context.Background(), card); err != nil || tap.ID != kindID {
+					t.Fatalf("%s: tap %+v, %v", k, tap, err)
+				}
+			}
+		}
+		tap(warm / len(kinds))
+		before, measured := objects(), (taps-warm)/len(kinds)
+		tap(measured)
+		// A tenth of an object for each tap is less than anything that is kept
+		// once a tap, and more than what the runtime does by the way.
+		if after := objects(); after > before+uint64(measured/10) {
+			t.Errorf("%s: %d objects before %d taps, %d after", k, before, measured, after)
+		}
+		check(t, card.Close())
+	}
+}
