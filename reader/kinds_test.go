@@ -115,10 +115,7 @@ func (k tapKind) measure(t testing.TB) []timing.Step {
 	counter := &timing.Counter{}
 	linker := oncard.Linkers{
 		oncard.Known{applets.BasePackage: applets.IsBaseLoadFile},
-		jcvm.Linker{
-			Quirks: jcvm.Quirks{NoLeIsZero: true},
-			Trace:  &jcvm.Trace{AID: applets.BasePackage, Bytecode: true, Values: true, W: counter},
-		},
+		jcvm.Linker{Quirks: jcvm.Quirks{NoLeIsZero: true}, Trace: counter.Trace(applets.BasePackage)},
 	}
 	card, err := writeCardWith(linker, rand.NewChaCha8([32]byte{1}), k.issue())
 	check(t, err)

@@ -66,7 +66,7 @@ func (l Contact) Check() error {
 	case l.Clock < minClock || l.Clock > maxClock:
 		return fmt.Errorf("clock of %d Hz, 1 to 20 MHz allowed", l.Clock)
 	case !slices.Contains(valuesF, l.F) || !slices.Contains(valuesD, l.D):
-		return fmt.Errorf("F of %d and D of %d are not in the tables of ISO/IEC 7816-3", l.F, l.D)
+		return fmt.Errorf("%d for F and %d for D are not in the tables of ISO/IEC 7816-3", l.F, l.D)
 	case l.Extra < 0 || l.Extra > noGuard:
 		return fmt.Errorf("extra guard time of %d etu, 0 to 255 allowed", l.Extra)
 	case l.Protocol == 1 && (l.IFSC < 1 || l.IFSC > 254 || l.IFSD < 1 || l.IFSD > 254):

@@ -223,6 +223,18 @@ func TestMeter(t *testing.T) {
 	}
 }
 
+func TestCounterRefuses(t *testing.T) {
+	for _, line := range []string{
+		"# api javacardx/crypto/Cipher.doFinal([BSS[BS)S\n",
+		"# api javacardx/crypto/Cipher.doFinal([BSS[BS)S (@0110 @0120 0040)\n",
+		"# api javacardx/crypto/Cipher.doFinal([BSS[BS)S (@0110 @0120 0040 null @0120 0040)\n",
+	} {
+		if _, err := new(Counter).Write([]byte(line)); err == nil {
+			t.Errorf("%q was counted", line)
+		}
+	}
+}
+
 // TestP71 holds the lines through two measurements each to both.
 func TestP71(t *testing.T) {
 	for _, test := range []struct {

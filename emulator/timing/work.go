@@ -2,8 +2,12 @@ package timing
 
 import (
 	"bytes"
+	"fmt"
 	"strconv"
 	"time"
+
+	"github.com/freearea/freearea/emulator/jcvm"
+	"github.com/freearea/freearea/iso7816"
 )
 
 // Operation is what a card's time goes into besides its bytecodes.
@@ -56,10 +60,15 @@ var counted = map[string]struct {
 	"javacard/framework/Util.arrayCompare([BS[BSS)B":                  {Move, 4},
 }
 
-// Counter counts what a package executes. It is the W of a jcvm.Trace with
-// Bytecode and Values, reads its lines and keeps none. Asymmetric cryptography
-// is not an operation of its own: a bytecode is what it counts as.
+// Counter counts what a package executes, from the lines of its trace, of which
+// it keeps none. Asymmetric cryptography is not an operation of its own: a
+// bytecode is what it counts as.
 type Counter struct{ work Work }
+
+// Trace is what a card's [jcvm.Linker] needs so that the package is counted.
+func (c *Counter) Trace(pkg iso7816.AID) *jcvm.Trace {
+	return &jcvm.Trace{AID: pkg, Bytecode: true, Values: true, W: c}
+}
 
 // Take returns the work since it was last called.
 func (c *Counter) Take() Work {
@@ -68,7 +77,8 @@ func (c *Counter) Take() Work {
 	return w
 }
 
-// Write takes one line of the trace.
+// Write takes one line of the trace. A call of an operation without its
+// arguments is an error.
 func (c *Counter) Write(line []byte) (int, error) {
 	words := bytes.Fields(bytes.TrimPrefix(line, []byte("#")))
 	switch {
@@ -79,12 +89,17 @@ func (c *Counter) Write(line []byte) (int, error) {
 			break
 		}
 		c.work.Calls[of.operation]++
-		if of.length >= 0 && 2+of.length < len(words) {
-			n, err := strconv.ParseUint(string(bytes.Trim(words[2+of.length], "()")), 16, 16)
-			if err == nil {
-				c.work.Bytes[of.operation] += int(n)
-			}
+		if of.length < 0 {
+			break
 		}
+		if len(words) <= 2+of.length {
+			return 0, fmt.Errorf("trace shows no arguments: %s", line)
+		}
+		n, err := strconv.ParseUint(string(bytes.Trim(words[2+of.length], "()")), 16, 16)
+		if err != nil {
+			return 0, fmt.Errorf("length in a trace: %w", err)
+		}
+		c.work.Bytes[of.operation] += int(n)
 	case isOffset(words[0]):
 		c.work.Bytecodes++
 	}

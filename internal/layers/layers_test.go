@@ -36,8 +36,8 @@ var layers = [][]string{
 	3: {"globalplatform", "globalplatform/scp", "globalplatform/capfile"},
 	4: {"delegation", "applets", "applets/javacard", "applets/files", "applets/recipe", "emulator/oncard"},
 	5: {"applets/files/oncard", "applets/appletstest", "manifest", "consent", "staff"},
-	6: {"ledger", "emulator", "emulator/vpcd", "emulator/jcvm", "emulator/timing", "pcsc"},
-	7: {"provisioner", "reader", "reader/policy"},
+	6: {"ledger", "emulator", "emulator/vpcd", "emulator/jcvm", "pcsc"},
+	7: {"provisioner", "reader", "reader/policy", "emulator/timing"},
 	8: {"readerd"},
 	9: {"app", "examples", "examples/vendorbinary/...", "cmd/freearea", "cmd/freearea/app", "cmd/freearea/internal/..."},
 }
