@@ -18,18 +18,6 @@ import (
 // benchTaps is how many taps one round of the benchmark is.
 const benchTaps = 10_000
 
-// replay answers as a card once answered the same commands: what is measured
-// is the terminal alone. A card has a processor of its own.
-type replay map[string][]byte
-
-func (r replay) Transmit(_ context.Context, command []byte) ([]byte, error) {
-	answer, ok := r[string(command)]
-	if !ok {
-		return nil, fmt.Errorf("command % X was not recorded", command)
-	}
-	return slices.Clone(answer), nil
-}
-
 // processorTime is what the process has used so far.
 func processorTime(b *testing.B) time.Duration {
 	var u syscall.Rusage
@@ -53,10 +41,7 @@ func processorTime(b *testing.B) time.Duration {
 func BenchmarkTap(b *testing.B) {
 	for _, k := range tapKinds {
 		steps := k.measure(b)
-		card := replay{}
-		for _, s := range steps {
-			card[string(s.Command)] = s.Response
-		}
+		card := newReplay(steps)
 		link := timing.Contactless(timing.Rate848)
 		cost := timing.Sum(steps, link, timing.P71().WithTransientKeys())
 		cost.Link += link.Activation()

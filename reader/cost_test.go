@@ -3,6 +3,7 @@ package reader_test
 import (
 	"context"
 	"fmt"
+	"iter"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -16,6 +17,7 @@ import (
 	"github.com/freearea/freearea/applets"
 	"github.com/freearea/freearea/emulator/timing"
 	"github.com/freearea/freearea/internal/emulatedcard"
+	"github.com/freearea/freearea/iso7816"
 )
 
 // smallest is how few commands and bytes a tap can have by
@@ -171,6 +173,92 @@ func TestCostTable(t *testing.T) {
 	}
 }
 
+// kept fails when something stays in memory of each of n taps. A tenth of an
+// object for each tap is less than that, and more than what the runtime does
+// by the way.
+func kept(t *testing.T, what string, n int, tap func(n int)) {
+	t.Helper()
+	objects := func() uint64 {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		return m.HeapObjects
+	}
+	before := objects()
+	tap(n)
+	if after := objects(); after > before+uint64(n/10) {
+		t.Errorf("%s: %d objects before %d taps, %d after", what, before, n, after)
+	}
+}
+
+// turnstile is a source with a card in every slot, which is taken out and put
+// in again when its slot has passed.
+type turnstile struct {
+	slots  []string
+	card   iso7816.Card
+	passed chan string
+}
+
+func (s *turnstile) Slots(context.Context) ([]iso7816.SlotStatus, error) { return nil, nil }
+
+func (s *turnstile) Events(ctx context.Context) iter.Seq2[iso7816.Event, error] {
+	return func(yield func(iso7816.Event, error) bool) {
+		for _, name := range s.slots {
+			if !yield(event(iso7816.SlotAdded, name), nil) || !yield(event(iso7816.CardInserted, name), nil) {
+				return
+			}
+		}
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case name := <-s.passed:
+				if !yield(event(iso7816.CardRemoved, name), nil) || !yield(event(iso7816.CardInserted, name), nil) {
+					return
+				}
+			}
+		}
+	}
+}
+
+func (s *turnstile) Open(context.Context, string, iso7816.Mode) (iso7816.Conn, error) {
+	return conn{s.card}, nil
+}
+
+// TestManyTapsAtManySlots does so at 14 slots at once, where cards come and go.
+func TestManyTapsAtManySlots(t *testing.T) {
+	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
+	const taps, warm = 10_000, 1_000
+	k := tapKind{"type-d", false, true}
+	source := &turnstile{card: newReplay(k.measure(t)), passed: make(chan string, 14)}
+	for i := range cap(source.passed) {
+		source.slots = append(source.slots, fmt.Sprintf("slot %d", i))
+	}
+	o := k.options()
+	o.Rand = sameBytes(0xA5)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	before, most := runtime.NumGoroutine(), 0
+	next, stop := iter.Pull2(newReader(t, o).Taps(ctx, source))
+	defer stop()
+	tap := func(n int) {
+		for range n {
+			tap, err, ok := next()
+			if err != nil || !ok || tap.ID != kindID {
+				t.Fatalf("tap %+v, %v (more: %v)", tap, err, ok)
+			}
+			most = max(most, runtime.NumGoroutine())
+			source.passed <- tap.Slot
+		}
+	}
+	tap(warm)
+	kept(t, "14 slots", taps-warm, tap)
+	// A slot has a goroutine that reads, and perhaps one that waits for its end.
+	if allowed := before + 3*len(source.slots); most > allowed {
+		t.Errorf("%d goroutines at 14 slots, %d allowed", most, allowed)
+	}
+}
+
 // TestManyTaps reads cards that execute the load file 10,000 times in all:
 // nothing that a tap allocates stays, and no goroutine.
 func TestManyTaps(t *testing.T) {
@@ -184,12 +272,6 @@ func TestManyTaps(t *testing.T) {
 		card, err := writeCardWith(emulatedcard.Linker(), nil, k.issue())
 		check(t, err)
 		r := newReader(t, k.options())
-		objects := func() uint64 {
-			var m runtime.MemStats
-			runtime.GC()
-			runtime.ReadMemStats(&m)
-			return m.HeapObjects
-		}
 		tap := func(n int) {
 			for range n {
 				if tap, err := r.Read(context.Background(), card); err != nil || tap.ID != kindID {
@@ -198,13 +280,7 @@ func TestManyTaps(t *testing.T) {
 			}
 		}
 		tap(warm / len(kinds))
-		before, measured := objects(), (taps-warm)/len(kinds)
-		tap(measured)
-		// A tenth of an object for each tap is less than anything that is kept
-		// once a tap, and more than what the runtime does by the way.
-		if after := objects(); after > before+uint64(measured/10) {
-			t.Errorf("%s: %d objects before %d taps, %d after", k, before, measured, after)
-		}
+		kept(t, k.String(), (taps-warm)/len(kinds), tap)
 		check(t, card.Close())
 	}
 }

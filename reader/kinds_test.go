@@ -5,6 +5,7 @@ import (
 	"crypto/ed25519"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"github.com/freearea/freearea/applets"
@@ -131,4 +132,24 @@ func (k tapKind) measure(t testing.TB) []timing.Step {
 		}
 	}
 	return meter.Take()
+}
+
+// replay answers as a card once answered the same commands, for a terminal
+// with sameBytes: what is measured is the terminal alone. A card has a processor of its own.
+type replay map[string][]byte
+
+func newReplay(steps []timing.Step) replay {
+	r := replay{}
+	for _, s := range steps {
+		r[string(s.Command)] = s.Response
+	}
+	return r
+}
+
+func (r replay) Transmit(_ context.Context, command []byte) ([]byte, error) {
+	answer, ok := r[string(command)]
+	if !ok {
+		return nil, fmt.Errorf("command % X was not recorded", command)
+	}
+	return slices.Clone(answer), nil
 }
