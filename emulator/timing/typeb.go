@@ -26,7 +26,7 @@ const (
 	attribBytes      = 9  // 7.10.2: '1D', identifier (4), Param 1 to 4, no higher layer INF
 	attribAnswerByte = 1  // 7.11: MBLI and CID
 
-	// 5.2.1: a PICC is ready for a request 5 ms after it gets an unmodulated field.
+	// 5, polling: a PICC is ready for a request 5 ms after it gets an unmodulated field.
 	startupTime = 5 * time.Millisecond
 )
 
@@ -41,7 +41,8 @@ const (
 )
 
 // frameSizes are those that FSDI and FSCI can say (ISO/IEC 14443-4:2008, 5.1
-// and 5.2.3; ISO/IEC 14443-3:2011, 7.9.4.3 and 7.10.4, for type B).
+// and 5.2.3; ISO/IEC 14443-3:2011, 7.9.4 and 7.10.4, for type B; those above 256
+// since ISO/IEC 14443-4:2016).
 var frameSizes = []int{16, 24, 32, 40, 48, 64, 96, 128, 256, 512, 1024, 2048, 4096}
 
 // Rate is a bit rate of a contactless link: how many bits pass in 128 periods
@@ -85,7 +86,7 @@ type TypeB struct {
 	TR0, TR1 int
 	// TR2 is the pause, in periods of the subcarrier, from the end of a card's
 	// frame to the terminal's next. 0 stands for the 32 that a card asks for at
-	// least (ISO/IEC 14443-3:2011, 7.1.7, 7.9.4.4).
+	// least (ISO/IEC 14443-3:2011, 7.1.7, 7.9.4).
 	TR2 int
 	// GuardToCard and GuardToTerminal are the extra guard time between two
 	// characters in etu at 106 kbit/s: up to 6 to the card and 2 to the terminal
