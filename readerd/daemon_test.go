@@ -26,6 +26,10 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
+// patience is how long a test waits for what comes at once, on a machine that
+// has other things to do.
+const patience = 30 * time.Second
+
 var morning = time.Date(2026, 4, 1, 0, 0, 0, 0, time.UTC) // nine in Japan
 
 // profile reads cards that answer everything with their ID. What a card really
@@ -195,7 +199,7 @@ func TestOutputsAreApart(t *testing.T) {
 	var log bytes.Buffer
 	metrics := readerd.NewMetrics()
 	good := &teller{name: "good", events: make(chan readerd.Event)}
-	failing := &teller{name: "failing", events: make(chan readerd.Event, 1000), fail: errors.New("broker is away")}
+	failing := &teller{name: "failing", events: make(chan readerd.Event, 1), fail: errors.New("broker is away")}
 	hanging := &teller{name: "hanging", events: make(chan readerd.Event)}
 	d := newDaemon(t, readerd.Options{
 		Reader: newReader(t), Source: cards, Outputs: []readerd.Output{hanging, failing, good}, Metrics: metrics,
@@ -209,6 +213,7 @@ func TestOutputsAreApart(t *testing.T) {
 		if e := <-good.events; e.Tap.ID != fmt.Sprintf("FA-%d", i) {
 			t.Fatalf("told of %s", e.Tap.ID)
 		}
+		<-failing.events // in step, so that none waits
 	}
 	close(cards)
 	go func() {
@@ -219,8 +224,8 @@ func TestOutputsAreApart(t *testing.T) {
 		t.Errorf("ended with %v", err)
 	}
 	close(hanging.events)
-	if len(failing.events) != n || !strings.Contains(log.String(), "output=failing error=\"broker is away\"") {
-		t.Errorf("failing output was told %d", len(failing.events))
+	if !strings.Contains(log.String(), "output=failing error=\"broker is away\"") {
+		t.Error("the log does not say that an output failed")
 	}
 	page := httptest.NewRecorder()
 	metrics.Handler().ServeHTTP(page, httptest.NewRequest("GET", "/metrics", nil))
