@@ -34,6 +34,7 @@ const queueLength = 256
 type Options struct {
 	Reader  *reader.Reader
 	Source  iso7816.Source
+	Slots   []string       // names of those that are watched, nil for all
 	Policy  *policy.Policy // nil accepts every tap
 	Outputs []Output
 	Log     *slog.Logger
@@ -57,6 +58,9 @@ func New(o Options) (*Daemon, error) {
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if len(o.Slots) > 0 {
+		o.Source = iso7816.SomeSlots(o.Source, o.Slots)
 	}
 	return &Daemon{o}, nil
 }

@@ -93,8 +93,14 @@ func TestDoorOnALine(t *testing.T) {
 		}
 		return answer
 	}
+	if err := door.Check(); err == nil {
+		t.Error("well before a panel has spoken")
+	}
 	if answer := ask("\xff\x53\x05\x09\x00\x04\x61\x00\xc1\x25"); answer[6] != 0x45 { // osdp_ID, osdp_PDID
 		t.Fatalf("answer %x", answer)
+	}
+	if err := door.Check(); err != nil {
+		t.Errorf("with a panel: %v", err)
 	}
 	cards <- card{id: "1234567890"}
 	<-lines.events

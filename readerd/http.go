@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -29,9 +30,9 @@ type HTTPOptions struct {
 	// Keep is for how long an event is handed out: a tap of long ago is
 	// nobody's any more. 0 is 60 s.
 	Keep    time.Duration
-	Metrics *Metrics
-	// Health says what is wrong with the terminal; nil is nothing.
-	Health func() error
+	Metrics *Metrics // nil has no page
+	// Health is asked for /health; nil is always well.
+	Health func(ctx context.Context) Health
 	Clock  func() time.Time // nil is time.Now
 }
 
@@ -47,12 +48,16 @@ type HTTPOptions struct {
 // requests to loopback addresses, whoever wrote it. So requests are refused that
 // come from a page not in Origins, and those whose Host is not this service's,
 // which is how a page gets around its origin (DNS rebinding).
+//
+// Only accepted taps are handed out with their ID: who asks here acts on it,
+// and one that forgets to look at the outcome must have nothing to act on.
 type HTTP struct {
-	o       HTTPOptions
-	address netip.AddrPort
+	o      HTTPOptions
+	port   string
+	places chan struct{} // of those who wait
 
 	mu      sync.Mutex
-	number  uint64
+	number  uint64 // of the last event
 	recent  []numbered
 	changed chan struct{} // closed with the next event
 }
@@ -64,27 +69,32 @@ type numbered struct {
 	at     time.Time
 }
 
-// maxRecent bounds what is kept for pages that come back.
-const maxRecent = 100
-
-// longPoll is for how long a request for the next event waits.
-const longPoll = 30 * time.Second
-
-// heartbeat keeps what stands between browser and service from closing a
-// stream in which nothing happens.
-const heartbeat = 15 * time.Second
+const (
+	// maxRecent bounds what is kept for pages that come back.
+	maxRecent = 100
+	// maxWaiting bounds the streams and waiting requests at one time.
+	maxWaiting = 32
+	// longPoll is for how long a request for the next event waits.
+	longPoll = 30 * time.Second
+	// heartbeat keeps what stands between browser and service from closing a
+	// stream in which nothing happens.
+	heartbeat = 15 * time.Second
+	// patience is for how long somebody may take to read what is sent.
+	patience = 10 * time.Second
+	// farewell is for how long the streams may go on when the service ends.
+	farewell = time.Second
+)
 
 // NewHTTP returns the output. It refuses an address that is not a loopback one,
 // and origins that are none.
 func NewHTTP(o HTTPOptions) (*HTTP, error) {
-	address, err := netip.ParseAddrPort(o.Listen)
-	if err != nil || !address.Addr().IsLoopback() {
-		return nil, fmt.Errorf("HTTP address %q: a loopback address with its port expected, such as 127.0.0.1:8470", o.Listen)
+	address, err := parseListen(o.Listen)
+	if err != nil {
+		return nil, fmt.Errorf("HTTP address %w", err)
 	}
 	for _, origin := range o.Origins {
-		scheme, host, ok := strings.Cut(origin, "://")
-		if !ok || scheme != "http" && scheme != "https" || host == "" || strings.ContainsAny(host, "/*?#@ ") {
-			return nil, fmt.Errorf("HTTP origin %q: scheme and host expected, such as https://till.example", origin)
+		if err := checkOrigin(origin); err != nil {
+			return nil, fmt.Errorf("HTTP origin %w", err)
 		}
 	}
 	if o.Keep == 0 {
@@ -93,7 +103,34 @@ func NewHTTP(o HTTPOptions) (*HTTP, error) {
 	if o.Clock == nil {
 		o.Clock = time.Now
 	}
-	return &HTTP{o: o, address: address, changed: make(chan struct{})}, nil
+	return &HTTP{
+		o: o, port: strconv.Itoa(int(address.Port())), places: make(chan struct{}, maxWaiting),
+		// Numbers rise over a restart, so that a page that comes back misses
+		// nothing and sees nothing twice.
+		number: uint64(max(0, o.Clock().UnixMilli())), changed: make(chan struct{}),
+	}, nil
+}
+
+// parseListen reads a loopback address with its port.
+func parseListen(s string) (netip.AddrPort, error) {
+	address, err := netip.ParseAddrPort(s)
+	if err != nil || !address.Addr().IsLoopback() || address.Port() == 0 {
+		return address, fmt.Errorf("%q: a loopback address with its port expected, such as 127.0.0.1:8470", s)
+	}
+	return address, nil
+}
+
+// checkOrigin refuses what no browser sends as its Origin (RFC 6454, 6.2).
+func checkOrigin(s string) error {
+	u, err := url.Parse(s)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || strings.Contains(u.Host, "*") ||
+		u.Scheme+"://"+u.Host != s || s != strings.ToLower(s) {
+		return fmt.Errorf("%q: scheme and host in lower case expected, such as https://till.example", s)
+	}
+	if port := u.Port(); port == "80" && u.Scheme == "http" || port == "443" && u.Scheme == "https" || strings.HasSuffix(u.Host, ":") {
+		return fmt.Errorf("%q: browsers leave the usual port out: so it must be here", s)
+	}
+	return nil
 }
 
 // Name implements [Output].
@@ -105,10 +142,6 @@ func (h *HTTP) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return h.serve(ctx, listener)
-}
-
-func (h *HTTP) serve(ctx context.Context, listener net.Listener) error {
 	server := &http.Server{
 		Handler:           h.Handler(),
 		ReadHeaderTimeout: 5 * time.Second,
@@ -116,11 +149,20 @@ func (h *HTTP) serve(ctx context.Context, listener net.Listener) error {
 		MaxHeaderBytes:    16 << 10,
 		BaseContext:       func(net.Listener) context.Context { return ctx },
 	}
-	stop := context.AfterFunc(ctx, func() { server.Close() })
-	defer stop()
-	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
-		return err
+	ended := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(ended)
+		ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), farewell)
+		defer cancel()
+		if server.Shutdown(ending) != nil {
+			server.Close()
+		}
+	})
+	err = server.Serve(listener)
+	if stop() { // it ended by itself
+		return errors.Join(err, server.Close())
 	}
+	<-ended
 	return nil
 }
 
@@ -129,7 +171,7 @@ func (h *HTTP) Tell(_ context.Context, e Event) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.number++
-	h.recent = append(h.recent, numbered{h.number, e, h.o.Clock()})
+	h.recent = append(h.recent, numbered{h.number, e.withheld(), h.o.Clock()})
 	if len(h.recent) > maxRecent {
 		h.recent = h.recent[1:]
 	}
@@ -146,7 +188,7 @@ func (h *HTTP) after(n uint64) (events []numbered, last uint64, changed <-chan s
 	now := h.o.Clock()
 	h.recent = slices.DeleteFunc(h.recent, func(e numbered) bool { return now.Sub(e.at) > h.o.Keep })
 	for _, e := range h.recent {
-		// A number that is yet to come is one of before the service was started anew.
+		// A number that is yet to come is one of before the clock was put back.
 		if e.Number > n || n > h.number {
 			events = append(events, e)
 		}
@@ -174,6 +216,7 @@ func (h *HTTP) guard(next http.Handler) http.Handler {
 		header.Set("X-Content-Type-Options", "nosniff")
 		header.Set("Cache-Control", "no-store")
 		header.Set("Vary", "Origin")
+		header.Set("Cross-Origin-Resource-Policy", "same-origin")
 		if !h.ownHost(r.Host) {
 			http.Error(w, "wrong host", http.StatusMisdirectedRequest)
 			return
@@ -184,15 +227,13 @@ func (h *HTTP) guard(next http.Handler) http.Handler {
 				return
 			}
 			header.Set("Access-Control-Allow-Origin", origin)
+			if r.Method == http.MethodOptions {
+				preflight(w, r)
+				return
+			}
 		} else if site := r.Header.Get("Sec-Fetch-Site"); site != "" && site != "none" && site != "same-origin" {
+			// Images, scripts and links of a page have no Origin.
 			http.Error(w, "page of another origin", http.StatusForbidden)
-			return
-		}
-		if r.Method == http.MethodOptions {
-			header.Set("Access-Control-Allow-Headers", "Authorization, Last-Event-ID")
-			header.Set("Access-Control-Allow-Methods", "GET")
-			header.Set("Access-Control-Allow-Private-Network", "true")
-			w.WriteHeader(http.StatusNoContent)
 			return
 		}
 		if !h.knows(r) {
@@ -204,10 +245,25 @@ func (h *HTTP) guard(next http.Handler) http.Handler {
 	})
 }
 
+// preflight answers a browser that asks what an allowed page may do (CORS, and
+// Private Network Access, which asks for loopback addresses separately).
+func preflight(w http.ResponseWriter, r *http.Request) {
+	header := w.Header()
+	header.Set("Access-Control-Allow-Headers", "Authorization, Last-Event-ID")
+	header.Set("Access-Control-Allow-Methods", http.MethodGet)
+	if r.Header.Get("Access-Control-Request-Private-Network") == "true" {
+		header.Set("Access-Control-Allow-Private-Network", "true")
+	}
+	w.WriteHeader(http.StatusNoContent)
+}
+
 // ownHost tells whether a request is meant for this service by its name.
 func (h *HTTP) ownHost(host string) bool {
 	name, port, err := net.SplitHostPort(host)
-	if err != nil || port != strconv.Itoa(int(h.address.Port())) {
+	if err != nil {
+		name, port = strings.Trim(host, "[]"), "80"
+	}
+	if port != h.port {
 		return false
 	}
 	address, err := netip.ParseAddr(name)
@@ -226,12 +282,18 @@ func (h *HTTP) knows(r *http.Request) bool {
 }
 
 func (h *HTTP) last(w http.ResponseWriter, _ *http.Request) {
-	events, _, _ := h.after(0)
+	events, last, _ := h.after(0)
 	if len(events) == 0 {
-		w.WriteHeader(http.StatusNoContent)
+		none(w, last)
 		return
 	}
-	writeJSON(w, events[len(events)-1])
+	writeJSON(w, http.StatusOK, events[len(events)-1])
+}
+
+// none says that there is no event, and after which number to ask for one.
+func none(w http.ResponseWriter, last uint64) {
+	w.Header().Set("Last-Event-ID", strconv.FormatUint(last, 10))
+	w.WriteHeader(http.StatusNoContent)
 }
 
 func (h *HTTP) next(w http.ResponseWriter, r *http.Request) {
@@ -240,24 +302,42 @@ func (h *HTTP) next(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
+	if !h.enter(w) {
+		return
+	}
+	defer h.leave()
 	timeout := time.NewTimer(longPoll)
 	defer timeout.Stop()
 	for {
-		events, _, changed := h.after(after)
+		events, last, changed := h.after(after)
 		if len(events) > 0 {
-			writeJSON(w, events[0])
+			writeJSON(w, http.StatusOK, events[0])
 			return
 		}
 		select {
 		case <-changed:
+			continue
 		case <-timeout.C:
-			w.WriteHeader(http.StatusNoContent)
-			return
 		case <-r.Context().Done():
-			return
 		}
+		none(w, last)
+		return
 	}
 }
+
+// enter takes a place among those who wait, or refuses.
+func (h *HTTP) enter(w http.ResponseWriter) bool {
+	select {
+	case h.places <- struct{}{}:
+		return true
+	default:
+		w.Header().Set("Retry-After", "5")
+		http.Error(w, fmt.Sprintf("%d others wait for events already", maxWaiting), http.StatusServiceUnavailable)
+		return false
+	}
+}
+
+func (h *HTTP) leave() { <-h.places }
 
 // from reads the number of the last event that somebody has; without one, what
 // is to come is meant.
@@ -268,7 +348,7 @@ func (h *HTTP) from(text string) (uint64, error) {
 	}
 	n, err := strconv.ParseUint(text, 10, 64)
 	if err != nil {
-		return 0, errors.New("after: number of an event expected")
+		return 0, fmt.Errorf("%q: number of an event expected", text)
 	}
 	return n, nil
 }
@@ -279,51 +359,64 @@ func (h *HTTP) stream(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
-	w.Header().Set("Content-Type", "text/event-stream")
-	out := http.NewResponseController(w)
-	beat := time.NewTicker(heartbeat)
-	defer beat.Stop()
-	if _, err := fmt.Fprint(w, "retry: 1000\n\n"); err != nil {
+	if !h.enter(w) {
 		return
 	}
-	for {
+	defer h.leave()
+	w.Header().Set("Content-Type", "text/event-stream")
+	beat := time.NewTicker(heartbeat)
+	defer beat.Stop()
+	text := []byte("retry: 1000\n\n")
+	for ending := false; ; {
 		events, _, changed := h.after(after)
 		for _, e := range events {
 			line, err := json.Marshal(e.Event)
 			if err != nil {
 				return
 			}
-			if _, err := fmt.Fprintf(w, "id: %d\nevent: tap\ndata: %s\n\n", e.Number, line); err != nil {
-				return
-			}
+			text = fmt.Appendf(text, "id: %d\nevent: tap\ndata: %s\n\n", e.Number, line)
 			after = e.Number
 		}
-		if out.Flush() != nil {
+		if err := send(w, text); err != nil || ending {
 			return
 		}
+		text = text[:0]
 		select {
 		case <-changed:
 		case <-beat.C:
-			if _, err := fmt.Fprint(w, ":\n\n"); err != nil {
-				return
-			}
+			text = append(text, ":\n\n"...)
 		case <-r.Context().Done():
-			return
+			ending = true // what has been told meanwhile is still sent
 		}
 	}
 }
 
-func (h *HTTP) health(w http.ResponseWriter, _ *http.Request) {
+// send sends text at once, to somebody who reads.
+func send(w http.ResponseWriter, text []byte) error {
+	out := http.NewResponseController(w)
+	if err := out.SetWriteDeadline(time.Now().Add(patience)); err != nil {
+		return err
+	}
+	if _, err := w.Write(text); err != nil {
+		return err
+	}
+	return out.Flush()
+}
+
+func (h *HTTP) health(w http.ResponseWriter, r *http.Request) {
+	var state Health
 	if h.o.Health != nil {
-		if err := h.o.Health(); err != nil {
-			http.Error(w, err.Error(), http.StatusServiceUnavailable)
-			return
-		}
+		state = h.o.Health(r.Context())
 	}
-	fmt.Fprintln(w, "ok")
+	status := http.StatusOK
+	if len(state.Faults) > 0 {
+		status = http.StatusServiceUnavailable
+	}
+	writeJSON(w, status, state)
 }
 
-func writeJSON(w http.ResponseWriter, v any) {
+func writeJSON(w http.ResponseWriter, status int, v any) {
 	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
 	_ = json.NewEncoder(w).Encode(v) // who asked may have gone
 }

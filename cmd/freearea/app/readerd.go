@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"iter"
 	"log/slog"
 	"maps"
 	"os"
@@ -87,15 +86,13 @@ func (p *program) serve(ctx context.Context, t *terminal, path, slot string, sou
 	if slot != "" {
 		names = []string{slot}
 	}
-	if len(names) > 0 {
-		source = someSlots{source, names}
-	}
 	daemon, err := readerd.New(readerd.Options{
-		Reader: t.reader, Source: source, Policy: t.policy, Outputs: t.outputs, Log: t.log, LogIDs: t.config.Log.IDs, Metrics: t.metrics,
+		Reader: t.reader, Source: source, Slots: names, Policy: t.policy, Outputs: t.outputs, Log: t.log, LogIDs: t.config.Log.IDs, Metrics: t.metrics,
 	})
 	if err != nil {
 		return nil, err
 	}
+	t.daemon = daemon
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	ended := make(chan error, 1)
@@ -118,31 +115,13 @@ func (p *program) serve(ctx context.Context, t *terminal, path, slot string, sou
 	}
 }
 
-// someSlots narrows a source to the slots that are named.
-type someSlots struct {
-	iso7816.Source
-	names []string
-}
-
-func (s someSlots) Events(ctx context.Context) iter.Seq2[iso7816.Event, error] {
-	return func(yield func(iso7816.Event, error) bool) {
-		for e, err := range s.Source.Events(ctx) {
-			if err == nil && !slices.Contains(s.names, e.Slot) {
-				continue
-			}
-			if !yield(e, err) {
-				return
-			}
-		}
-	}
-}
-
 // terminal is what a configuration has become.
 type terminal struct {
 	config  readerd.Config
 	reader  *reader.Reader
 	policy  *policy.Policy
 	outputs []readerd.Output
+	daemon  *readerd.Daemon // once it is served
 	log     *slog.Logger
 	metrics *readerd.Metrics
 	numbers map[string]uint64 // of the lists, by service and kind
@@ -281,6 +260,17 @@ func (t *terminal) rule(c readerd.ServiceConfig, s reader.Service) (policy.Rule,
 // openOutputs opens what is told.
 func (p *program) openOutputs(t *terminal) error {
 	var faults []error
+	if c := t.config.HTTP; c != nil {
+		h, err := c.Open(readerd.HTTPOptions{
+			Metrics: t.metrics, Clock: p.Now,
+			Health: func(ctx context.Context) readerd.Health { return t.daemon.Health(ctx) },
+		})
+		if err != nil {
+			faults = append(faults, err)
+		} else {
+			t.outputs = append(t.outputs, h)
+		}
+	}
 	for _, l := range t.config.Lines {
 		w, err := p.openLines(t, l.Path)
 		if err != nil {
