@@ -123,6 +123,10 @@ func TestScripts(t *testing.T) {
 			"lines":      lines,
 			"status":     status,
 			"basecap":    baseCAP,
+			"freeport":   freePort,
+			"ask":        ask,
+			"hangup":     hangUp,
+			"printed":    printed,
 		},
 	})
 }
