@@ -417,7 +417,12 @@ func TestStreamOverARestart(t *testing.T) {
 	lines, hangUp := openStream(t, listen, "")
 	tell(t, h, "FA-1")
 	last, _ := eventIn(t, lines)
-	end() // while a stream is open
+	end() // while a stream is open, which ends in good order
+	for lines.Scan() {
+	}
+	if err := lines.Err(); err != nil {
+		t.Errorf("stream was cut: %v", err)
+	}
 	hangUp()
 	h, end = running(t, readerd.HTTPOptions{Listen: listen, Clock: (&clock{now: morning.Add(time.Second)}).Now})
 	defer end()

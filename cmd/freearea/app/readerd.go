@@ -87,7 +87,7 @@ func (p *program) serve(ctx context.Context, t *terminal, path, slot string, sou
 		names = []string{slot}
 	}
 	daemon, err := readerd.New(readerd.Options{
-		Reader: t.reader, Source: source, Slots: names, Policy: t.policy, Outputs: t.outputs, Log: t.log, LogIDs: t.config.Log.IDs, Metrics: t.metrics,
+		Reader: t.reader, Source: source, Slots: names, Seen: t.seen, Policy: t.policy, Outputs: t.outputs, Log: t.log, LogIDs: t.config.Log.IDs, Metrics: t.metrics,
 	})
 	if err != nil {
 		return nil, err
@@ -104,6 +104,11 @@ func (p *program) serve(ctx context.Context, t *terminal, path, slot string, sou
 			return nil, err
 		case <-hangUp:
 			next, err := p.openTerminal(ctx, path, t)
+			if err == nil {
+				if next.seen, err = occupied(ctx, source); err != nil {
+					err = errors.Join(err, next.Close())
+				}
+			}
 			if err != nil {
 				t.log.Error("configuration is not taken, the old one goes on", "error", err)
 				continue
@@ -115,6 +120,18 @@ func (p *program) serve(ctx context.Context, t *terminal, path, slot string, sou
 	}
 }
 
+// occupied names the slots in which a card lies.
+func occupied(ctx context.Context, source iso7816.Source) ([]string, error) {
+	var names []string
+	slots, err := source.Slots(ctx)
+	for _, s := range slots {
+		if s.CardPresent {
+			names = append(names, s.Slot)
+		}
+	}
+	return names, err
+}
+
 // terminal is what a configuration has become.
 type terminal struct {
 	config  readerd.Config
@@ -122,6 +139,7 @@ type terminal struct {
 	policy  *policy.Policy
 	outputs []readerd.Output
 	daemon  *readerd.Daemon // once it is served
+	seen    []string        // slots whose card the terminal before this one has read
 	log     *slog.Logger
 	metrics *readerd.Metrics
 	numbers map[string]uint64 // of the lists, by service and kind
