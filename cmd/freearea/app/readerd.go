@@ -10,6 +10,7 @@ import (
 	"maps"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"slices"
 	"syscall"
 	"time"
@@ -242,6 +243,9 @@ func (p *program) openTerminalKeys(ctx context.Context, config readerd.Config) (
 		return nil, passphraseError(err)
 	}
 	defer clear(secret)
+	// The passphrase took 64 MiB for a moment (argon2id). A terminal stays for
+	// months on a small board, which has other uses for them.
+	defer debug.FreeOSMemory()
 	return file.Open(ctx, config.Keystore, secret, file.Options{Now: p.Now, Rand: p.Rand})
 }
 
