@@ -210,6 +210,24 @@ var probes = []struct {
 	})`, false},
 }
 
+// TestConfig: the example's configuration is good, and its page asks where it listens.
+func TestConfig(t *testing.T) {
+	c, err := readerd.LoadConfig("readerd.toml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(c.Services[0].Manifest); err != nil {
+		t.Error(err)
+	}
+	page, err := os.ReadFile("index.html")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := strings.Count(string(page), `http://`+c.HTTP.Listen); n != 2 {
+		t.Errorf("the page names http://%s %d times, once for the script and once for the browser expected", c.HTTP.Listen, n)
+	}
+}
+
 // TestPages: a page that is named learns of a tap, and no other page, by
 // whatever way; the service does not even answer it.
 func TestPages(t *testing.T) {
