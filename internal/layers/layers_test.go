@@ -39,7 +39,7 @@ var layers = [][]string{
 	6: {"ledger", "emulator", "emulator/vpcd", "emulator/jcvm", "pcsc"},
 	7: {"provisioner", "reader", "reader/policy", "emulator/timing"},
 	8: {"readerd"},
-	9: {"app", "examples", "examples/vendorbinary/...", "cmd/freearea", "cmd/freearea/app", "cmd/freearea/internal/..."},
+	9: {"app", "examples", "examples/till", "examples/vendorbinary/...", "cmd/freearea", "cmd/freearea/app", "cmd/freearea/internal/..."},
 }
 
 // testSupport is imported by tests only; what it imports is its own affair.

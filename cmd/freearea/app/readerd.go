@@ -6,11 +6,11 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"iter"
 	"log/slog"
 	"maps"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"slices"
 	"syscall"
 	"time"
@@ -87,15 +87,13 @@ func (p *program) serve(ctx context.Context, t *terminal, path, slot string, sou
 	if slot != "" {
 		names = []string{slot}
 	}
-	if len(names) > 0 {
-		source = someSlots{source, names}
-	}
 	daemon, err := readerd.New(readerd.Options{
-		Reader: t.reader, Source: source, Policy: t.policy, Outputs: t.outputs, Log: t.log, LogIDs: t.config.Log.IDs, Metrics: t.metrics,
+		Reader: t.reader, Source: source, Slots: names, Seen: t.seen, Policy: t.policy, Outputs: t.outputs, Log: t.log, LogIDs: t.config.Log.IDs, Metrics: t.metrics,
 	})
 	if err != nil {
 		return nil, err
 	}
+	t.daemon = daemon
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	ended := make(chan error, 1)
@@ -107,6 +105,11 @@ func (p *program) serve(ctx context.Context, t *terminal, path, slot string, sou
 			return nil, err
 		case <-hangUp:
 			next, err := p.openTerminal(ctx, path, t)
+			if err == nil {
+				if next.seen, err = occupied(ctx, source); err != nil {
+					err = errors.Join(err, next.Close())
+				}
+			}
 			if err != nil {
 				t.log.Error("configuration is not taken, the old one goes on", "error", err)
 				continue
@@ -118,23 +121,16 @@ func (p *program) serve(ctx context.Context, t *terminal, path, slot string, sou
 	}
 }
 
-// someSlots narrows a source to the slots that are named.
-type someSlots struct {
-	iso7816.Source
-	names []string
-}
-
-func (s someSlots) Events(ctx context.Context) iter.Seq2[iso7816.Event, error] {
-	return func(yield func(iso7816.Event, error) bool) {
-		for e, err := range s.Source.Events(ctx) {
-			if err == nil && !slices.Contains(s.names, e.Slot) {
-				continue
-			}
-			if !yield(e, err) {
-				return
-			}
+// occupied names the slots in which a card lies.
+func occupied(ctx context.Context, source iso7816.Source) ([]string, error) {
+	var names []string
+	slots, err := source.Slots(ctx)
+	for _, s := range slots {
+		if s.CardPresent {
+			names = append(names, s.Slot)
 		}
 	}
+	return names, err
 }
 
 // terminal is what a configuration has become.
@@ -143,6 +139,8 @@ type terminal struct {
 	reader  *reader.Reader
 	policy  *policy.Policy
 	outputs []readerd.Output
+	daemon  *readerd.Daemon // once it is served
+	seen    []string        // slots whose card the terminal before this one has read
 	log     *slog.Logger
 	metrics *readerd.Metrics
 	numbers map[string]uint64 // of the lists, by service and kind
@@ -245,6 +243,9 @@ func (p *program) openTerminalKeys(ctx context.Context, config readerd.Config) (
 		return nil, passphraseError(err)
 	}
 	defer clear(secret)
+	// The passphrase took 64 MiB for a moment (argon2id). A terminal stays for
+	// months on a small board, which has other uses for them.
+	defer debug.FreeOSMemory()
 	return file.Open(ctx, config.Keystore, secret, file.Options{Now: p.Now, Rand: p.Rand})
 }
 
@@ -281,6 +282,17 @@ func (t *terminal) rule(c readerd.ServiceConfig, s reader.Service) (policy.Rule,
 // openOutputs opens what is told.
 func (p *program) openOutputs(t *terminal) error {
 	var faults []error
+	if c := t.config.HTTP; c != nil {
+		h, err := c.Open(readerd.HTTPOptions{
+			Metrics: t.metrics, Clock: p.Now,
+			Health: func(ctx context.Context) readerd.Health { return t.daemon.Health(ctx) },
+		})
+		if err != nil {
+			faults = append(faults, err)
+		} else {
+			t.outputs = append(t.outputs, h)
+		}
+	}
 	for _, l := range t.config.Lines {
 		w, err := p.openLines(t, l.Path)
 		if err != nil {
