@@ -87,6 +87,8 @@ func twice(data Data) error {
 		return fmt.Errorf("end of run %s %w", d.Run, ErrExists)
 	case IDReserved:
 		return taken(d.Service, d.ID)
+	case CardReplaced:
+		return fmt.Errorf("replacement of the card %w", ErrExists)
 	}
 	return fmt.Errorf("%s %w", data.Kind(), ErrExists)
 }
@@ -170,7 +172,7 @@ func admit(ctx context.Context, q querier, data Data) error {
 		}
 		return ownAID(ctx, q, d.Instance, d.Service)
 	}
-	return nil
+	return admitLife(ctx, q, data)
 }
 
 type consentState struct {
@@ -267,6 +269,9 @@ type Reservation struct {
 	// ID that it made is taken, 1,000 times at most. It runs while other
 	// processes wait: it must not wait for anything.
 	Draw func(number uint64) (string, error)
+	// Instead is an ID that the consent has and that Draw is to replace, as
+	// where a card was lost; a run that is repeated gets the one drawn then.
+	Instead string
 }
 
 // maxDraws bounds the draws for one reservation: a service that runs out of
@@ -296,7 +301,8 @@ func (l *Ledger) ReserveID(ctx context.Context, r Reservation) (id string, again
 			return err
 		}
 		id, again, err = reservedID(ctx, conn, r.Service, r.Consent)
-		if err == nil && !again {
+		if err == nil && (!again || r.Instead != "" && id == r.Instead) {
+			again = false
 			id, err = l.reserveDrawn(ctx, conn, r)
 		}
 		return err

@@ -189,7 +189,7 @@ func TestFaults(t *testing.T) {
 			must(t, os.Remove(path))
 			raw(t, path, "CREATE TABLE notes (text)")
 		}, ledger.ErrNotLedger},
-		{"newer schema", func(t *testing.T, path string) { raw(t, path, "PRAGMA user_version = 2") }, ledger.ErrNewer},
+		{"newer schema", func(t *testing.T, path string) { raw(t, path, "PRAGMA user_version = 3") }, ledger.ErrNewer},
 		{"guard against UPDATE removed", func(t *testing.T, path string) { raw(t, path, "DROP TRIGGER events_no_update") }, ledger.ErrDamaged},
 		{"guard against DELETE removed", func(t *testing.T, path string) { raw(t, path, "DROP TRIGGER events_no_delete") }, ledger.ErrDamaged},
 		{"guard replaced", func(t *testing.T, path string) {
@@ -377,7 +377,7 @@ func TestCancelledWait(t *testing.T) {
 func TestNewerWhileOpen(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "ledger.db")
 	l := open(t, path, ledger.Options{Create: true})
-	raw(t, path, "PRAGMA user_version = 2")
+	raw(t, path, "PRAGMA user_version = 3")
 	if _, err := appendAll(t.Context(), l, consent("c1", "library")); !errors.Is(err, ledger.ErrNewer) {
 		t.Errorf("got %v", err)
 	}

@@ -20,7 +20,7 @@ import (
 const applicationID = 0x4672414C
 
 // schemaVersion is the newest schema; schema/N.sql leads from version N-1 to N.
-const schemaVersion = 1
+const schemaVersion = 2
 
 //go:embed schema/*.sql
 var schema embed.FS

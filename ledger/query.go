@@ -150,8 +150,8 @@ func (l *Ledger) Consent(ctx context.Context, id string) (Consent, error) {
 	return ask(ctx, l, func() (c Consent, err error) {
 		found := false
 		list, err := events(ctx, l.db, Filter{
-			Consent: id, Kinds: []Kind{KindConsentRecorded, KindCardBound, KindConsentWithdrawn},
-		}, 0, 3)
+			Consent: id, Kinds: []Kind{KindConsentRecorded, KindCardBound, KindConsentCarried, KindConsentWithdrawn},
+		}, 0, -1)
 		if err != nil {
 			return c, err
 		}
@@ -160,6 +160,8 @@ func (l *Ledger) Consent(ctx context.Context, id string) (Consent, error) {
 			case ConsentRecorded:
 				c.ConsentRecorded, c.Actor, c.Recorded, found = d, e.Actor, e.Time, true
 			case CardBound:
+				c.Card, c.Bound = d.Card, e.Time
+			case ConsentCarried:
 				c.Card, c.Bound = d.Card, e.Time
 			case ConsentWithdrawn:
 				c.Withdrawn = e.Time
@@ -178,6 +180,8 @@ type State string
 // States of a service on a card.
 const (
 	Active    State = "active"    // issued
+	OnHold    State = "suspended" // issued, and locked
+	Void      State = "revoked"   // issued, revoked, and to be wiped when the card is seen
 	Ended     State = "withdrawn" // issued once, then withdrawn
 	Uncertain State = "uncertain" // a run began and was not done, see [Ledger.UnfinishedRuns]
 )
@@ -195,7 +199,7 @@ func (l *Ledger) Services(ctx context.Context, card CardRef) ([]ServiceState, er
 	return ask(ctx, l, func() ([]ServiceState, error) {
 		// The last issue, withdrawal and unfinished run of each service.
 		rows, err := l.db.QueryContext(ctx, `SELECT seq, record FROM events WHERE seq IN (
-				SELECT max(seq) FROM events WHERE card = ?1 AND kind IN ('issued', 'withdrawn') GROUP BY service, kind
+				SELECT max(seq) FROM events WHERE card = ?1 AND kind IN ('issued', 'suspended', 'resumed', 'revoked', 'withdrawn') GROUP BY service, kind
 				UNION SELECT max(seq) FROM runs WHERE card = ?1 AND outcome IS NOT 'done' AND NOT superseded GROUP BY service
 			) ORDER BY service, kind = 'run-started', seq`, string(card))
 		if err != nil {
@@ -221,6 +225,15 @@ func (l *Ledger) Services(ctx context.Context, card CardRef) ([]ServiceState, er
 			case Withdrawn:
 				s := state(d.Service)
 				s.State, s.Since = Ended, e.Time
+			case Suspended:
+				s := state(d.Service)
+				s.State, s.Since = OnHold, e.Time
+			case Resumed:
+				s := state(d.Service)
+				s.State, s.Since = Active, e.Time
+			case Revoked:
+				s := state(d.Service)
+				s.State, s.Since = Void, e.Time
 			case RunStarted:
 				s := state(d.Service)
 				s.State, s.Since = Uncertain, e.Time
@@ -264,8 +277,8 @@ func (l *Ledger) ReservedID(ctx context.Context, service, consent string) (id st
 
 func reservedID(ctx context.Context, q querier, service, consent string) (id string, ok bool, err error) {
 	err = q.QueryRowContext(ctx, `SELECT id FROM events o
-		WHERE consent = ? AND service = ? AND kind IN ('id-reserved', 'id-reassigned') AND NOT EXISTS (
-			SELECT 1 FROM events l WHERE l.service = o.service AND l.id = o.id AND l.kind = 'id-reassigned' AND l.seq > o.seq)
+		WHERE consent = ? AND service = ? AND kind IN ('id-reserved', 'id-reassigned', 'id-carried') AND NOT EXISTS (
+			SELECT 1 FROM events l WHERE l.service = o.service AND l.id = o.id AND l.kind IN ('id-reassigned', 'id-carried') AND l.seq > o.seq)
 		ORDER BY seq DESC LIMIT 1`, consent, service).Scan(&id)
 	if errors.Is(err, sql.ErrNoRows) {
 		return "", false, nil

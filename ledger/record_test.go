@@ -42,6 +42,16 @@ func samples() []Event {
 		Withdrawn{"library", card, "r-4", aid, true},
 		AuthenticationFailed{card, aid, "isd", 1, "r-1"},
 		AuthenticationSucceeded{card, aid, "isd", 1, ""},
+		Suspended{"library", card, "r-5"},
+		Resumed{"library", card, "r-6"},
+		Revoked{"library", card, "c-1", "L-000001", 2, CauseLost, "r-7"},
+		Revoked{"library", card, "c-1", "L-000001", 2, CauseWithdrawn, ""},
+		CardReplaced{card, CardRef(strings.Repeat("0f", 16)), CauseRenewed},
+		ConsentCarried{"c-1", card, CardRef(strings.Repeat("0f", 16))},
+		IDCarried{"library", "L-000001", "c-1", "c-4", "r-7"},
+		IDCarried{"library", "L-000001", "c-1", "c-4", ""},
+		KeyKept{"library", card, "r-8", 1, "2027-03-31"},
+		PINReset{"library", card, "r-9"},
 	}
 	var events []Event
 	for i, d := range all {
@@ -99,6 +109,7 @@ func TestEveryKindHasASample(t *testing.T) {
 		KindConsentRecorded, KindConsentWithdrawn, KindCardBound, KindRunStarted, KindRunFinished,
 		KindStepIntended, KindStepDone, KindStepFailed, KindIDReserved, KindIDReassigned, KindIssued,
 		KindWithdrawn, KindAuthenticationFailed, KindAuthenticationSucceeded,
+		KindSuspended, KindResumed, KindRevoked, KindCardReplaced, KindConsentCarried, KindIDCarried, KindKeyKept, KindPINReset,
 	} {
 		if seen[k] == nil {
 			t.Errorf("no sample of %s", k)

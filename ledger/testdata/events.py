@@ -8,6 +8,7 @@ import json
 CARD = "00112233445566778899aabbccddeeff"
 AID = "F0465245454152454101"
 TAG = "7c" * 16
+NEW = "0f" * 16
 
 
 def b(*octets):
@@ -39,6 +40,16 @@ EVENTS = [
     ("withdrawn", dict(service="library", card=CARD, run="r-4", instance=AID, deleted=True)),
     ("authentication-failed", dict(card=CARD, target=AID, key="isd", key_version=1, run="r-1")),
     ("authentication-succeeded", dict(card=CARD, target=AID, key="isd", key_version=1)),
+    ("suspended", dict(service="library", card=CARD, run="r-5")),
+    ("resumed", dict(service="library", card=CARD, run="r-6")),
+    ("revoked", dict(service="library", card=CARD, consent="c-1", id="L-000001", issue_number=2, cause="lost", run="r-7")),
+    ("revoked", dict(service="library", card=CARD, consent="c-1", id="L-000001", issue_number=2, cause="withdrawn")),
+    ("card-replaced", dict(old=CARD, card=NEW, cause="renewed")),
+    ("consent-carried", {"consent": "c-1", "from": CARD, "card": NEW}),
+    ("id-carried", {"service": "library", "id": "L-000001", "from": "c-1", "consent": "c-4", "run": "r-7"}),
+    ("id-carried", {"service": "library", "id": "L-000001", "from": "c-1", "consent": "c-4"}),
+    ("key-kept", dict(service="library", card=CARD, run="r-8", key_version=1, until="2027-03-31")),
+    ("pin-reset", dict(service="library", card=CARD, run="r-9")),
 ]
 REASON = '窓口での申請 <a&b> "q" \\\n\ttab\u2028\u2029é'
 

@@ -1,0 +1,148 @@
+package ledger_test
+
+import (
+	"errors"
+	"slices"
+	"testing"
+
+	"github.com/freearea/freearea/ledger"
+)
+
+func revoked(card ledger.CardRef, consent, id string, n uint16) ledger.Revoked {
+	return ledger.Revoked{Service: "library", Card: card, Consent: consent, ID: id, IssueNumber: n, Cause: ledger.CauseLost}
+}
+
+// What is said of a card that never held the service, of another card's
+// consent or of another's ID is refused.
+func TestLifeIsAdmitted(t *testing.T) {
+	replaced := ledger.CardReplaced{Old: cardA, Card: cardB, Cause: ledger.CauseLost}
+	carried := ledger.ConsentCarried{Consent: "c1", From: cardA, Card: cardB}
+	keeps := ledger.IDCarried{Service: "library", ID: "L1", From: "c1", Consent: "c2"}
+	renewed := []ledger.Data{consent("c2", "library"), ledger.CardBound{Consent: "c2", Card: cardB}}
+	tests := []struct {
+		name   string
+		before []ledger.Data
+		data   ledger.Data
+		want   error
+	}{
+		{"suspended", nil, ledger.Suspended{Service: "library", Card: cardA, Run: "r"}, nil},
+		{"suspended on another card", nil, ledger.Suspended{Service: "library", Card: cardB, Run: "r"}, ledger.ErrOrder},
+		{"suspended after withdrawal", []ledger.Data{withdrawn("library", cardA)}, ledger.Suspended{Service: "library", Card: cardA, Run: "r"}, ledger.ErrOrder},
+		{"resumed on another card", nil, ledger.Resumed{Service: "library", Card: cardB, Run: "r"}, ledger.ErrOrder},
+		{"PIN of nobody", nil, ledger.PINReset{Service: "library", Card: cardB, Run: "r"}, ledger.ErrOrder},
+		{"key of nobody", nil, ledger.KeyKept{Service: "library", Card: cardB, Run: "r", KeyVersion: 1, Until: "2027-01-01"}, ledger.ErrOrder},
+		{"revoked", nil, revoked(cardA, "c1", "L1", 1), nil},
+		{"revoked twice", []ledger.Data{revoked(cardA, "c1", "L1", 1)}, revoked(cardA, "c1", "L1", 1), ledger.ErrExists},
+		{"revoked by another number", nil, revoked(cardA, "c1", "L1", 2), ledger.ErrOrder},
+		{"revoked on another card", nil, revoked(cardB, "c1", "L1", 1), ledger.ErrOrder},
+		{"revoked when wiped", []ledger.Data{withdrawn("library", cardA)}, revoked(cardA, "c1", "L1", 1), ledger.ErrOrder},
+		{"replaced", nil, replaced, nil},
+		{"replaced twice", []ledger.Data{replaced}, replaced, ledger.ErrExists},
+		{"replaced by the one before", []ledger.Data{replaced}, ledger.CardReplaced{Old: cardB, Card: cardA, Cause: ledger.CauseLost}, ledger.ErrOrder},
+		{"replaced by itself", nil, ledger.CardReplaced{Old: cardA, Card: cardA, Cause: ledger.CauseLost}, ledger.ErrInvalid},
+		{"replaced without cause", nil, ledger.CardReplaced{Old: cardA, Card: cardB, Cause: ledger.CauseWithdrawn}, ledger.ErrInvalid},
+		{"carried", []ledger.Data{replaced}, carried, nil},
+		{"carried to a stranger's card", nil, carried, ledger.ErrOrder},
+		{"carried when withdrawn", []ledger.Data{replaced, ledger.ConsentWithdrawn{Consent: "c1"}}, carried, ledger.ErrWithdrawn},
+		{"carried from another card", []ledger.Data{replaced}, ledger.ConsentCarried{Consent: "c1", From: cardB, Card: cardA}, ledger.ErrBound},
+		{"ID carried", append(renewed, replaced), keeps, nil},
+		{"ID carried on the same card", []ledger.Data{consent("c2", "library"), ledger.CardBound{Consent: "c2", Card: cardA}}, keeps, nil},
+		{"ID carried to a stranger", renewed, keeps, ledger.ErrOrder},
+		{"ID carried to nobody", []ledger.Data{consent("c2", "library"), replaced}, keeps, ledger.ErrOrder},
+		{"another's ID carried", append(renewed, replaced), ledger.IDCarried{Service: "library", ID: "L2", From: "c1", Consent: "c2"}, ledger.ErrOrder},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			l := fresh(t)
+			issued(t, l, 1, "library", "L1", cardA)
+			if len(tt.before) > 0 {
+				add(t, l, tt.before...)
+			}
+			if _, err := appendAll(t.Context(), l, tt.data); !errors.Is(err, tt.want) {
+				t.Errorf("got %v, want %v", err, tt.want)
+			}
+		})
+	}
+}
+
+func TestLifeStates(t *testing.T) {
+	l := fresh(t)
+	ctx := t.Context()
+	issued(t, l, 1, "library", "L1", cardA)
+	state := func(card ledger.CardRef, want ledger.State) {
+		t.Helper()
+		list, err := l.Services(ctx, card)
+		must(t, err)
+		if len(list) != 1 || list[0].State != want {
+			t.Errorf("states %+v, want %s", list, want)
+		}
+		held, err := l.IsSuspended(ctx, "library", card)
+		must(t, err)
+		if held != (want == ledger.OnHold) {
+			t.Errorf("suspended is %v in state %s", held, want)
+		}
+		void, err := l.RevokedIssues(ctx, card)
+		must(t, err)
+		if (len(void) == 1) != (want == ledger.Void) {
+			t.Errorf("revoked %+v in state %s", void, want)
+		}
+	}
+	state(cardA, ledger.Active)
+	add(t, l, ledger.Suspended{Service: "library", Card: cardA, Run: "r"})
+	state(cardA, ledger.OnHold)
+	add(t, l, ledger.Resumed{Service: "library", Card: cardA, Run: "r"})
+	state(cardA, ledger.Active)
+
+	// The card is replaced: consent and ID go along, the old issue is void.
+	add(t, l, ledger.CardReplaced{Old: cardA, Card: cardB, Cause: ledger.CauseLost})
+	if ok, err := l.Replaced(ctx, cardA, cardB); err != nil || !ok {
+		t.Errorf("replaced: %v, %v", ok, err)
+	}
+	add(t, l, ledger.ConsentCarried{Consent: "c1", From: cardA, Card: cardB}, runOf("r2", "library", cardB, aidLib),
+		issue("r2", "c1", "library", "L1", cardB, aidLib, 2), revoked(cardA, "c1", "L1", 1),
+		ledger.KeyKept{Service: "library", Card: cardB, Run: "r2", KeyVersion: 1, Until: "2027-01-01"})
+	c, err := l.Consent(ctx, "c1")
+	must(t, err)
+	if c.Card != cardB {
+		t.Errorf("the consent is bound to %s", c.Card)
+	}
+	state(cardA, ledger.Void)
+	list, err := l.IssuesOf(ctx, "", "L1", "")
+	must(t, err)
+	if len(list) != 2 {
+		t.Errorf("issues of L1: %+v", list)
+	}
+	on, err := l.IssuesOn(ctx, cardB)
+	must(t, err)
+	if len(on) != 1 || on[0].IssueNumber != 2 {
+		t.Errorf("on the new card: %+v", on)
+	}
+	kept, ok, err := l.KeptKey(ctx, "library", cardB)
+	if err != nil || !ok || kept.KeyVersion != 1 {
+		t.Errorf("kept key %+v, %v, %v", kept, ok, err)
+	}
+	add(t, l, withdrawn("library", cardA), runOf("r3", "library", cardB, aidLib), issue("r3", "c1", "library", "L1", cardB, aidLib, 3))
+	state(cardA, ledger.Ended)
+	if _, ok, err := l.KeptKey(ctx, "library", cardB); err != nil || ok {
+		t.Errorf("a later issue has the older key still: %v, %v", ok, err)
+	}
+}
+
+// A lost card's ID is replaced once, however often that is asked.
+func TestDrawnInstead(t *testing.T) {
+	l := fresh(t)
+	add(t, l, consent("c1", "library"))
+	names := []string{"A", "B", "C"}
+	reserve := func(instead string) string {
+		id, _, err := l.ReserveID(t.Context(), ledger.Reservation{
+			Actor: clerk, Service: "library", Consent: "c1", Instead: instead,
+			Draw: func(n uint64) (string, error) { return names[n-1], nil },
+		})
+		must(t, err)
+		return id
+	}
+	got := []string{reserve(""), reserve(""), reserve("A"), reserve("A"), reserve("")}
+	if want := []string{"A", "A", "B", "B", "B"}; !slices.Equal(got, want) {
+		t.Errorf("IDs %v, want %v", got, want)
+	}
+}
