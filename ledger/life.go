@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"time"
@@ -263,43 +264,55 @@ func (l *Ledger) IsSuspended(ctx context.Context, service string, card CardRef) 
 	})
 }
 
-// RevokedIssues returns what was revoked of a card and is to be wiped when the
-// card is seen.
-func (l *Ledger) RevokedIssues(ctx context.Context, card CardRef) ([]Issued, error) {
-	return l.issues(ctx, "card = ? AND ended IS NULL AND revoked IS NOT NULL", string(card))
+// CardIssue is an issue that a card holds, as far as the ledger knows: it was
+// neither withdrawn nor followed by another.
+type CardIssue struct {
+	Issued
+	// Revoked tells that it is good no more, and to be wiped when the card is seen.
+	Revoked bool
 }
 
-// IssuesOf returns what cards hold, not withdrawn, revoked or not, by ID or by
-// consent; what is empty is not looked at. service may be empty.
-func (l *Ledger) IssuesOf(ctx context.Context, service, id, consent string) ([]Issued, error) {
-	return l.issues(ctx, "ended IS NULL AND ?1 IN ('', service) AND ?2 IN ('', id) AND ?3 IN ('', consent)", service, id, consent)
+// IssuesOf returns what cards hold, by ID or by consent; what is empty is not
+// looked at. service may be empty.
+func (l *Ledger) IssuesOf(ctx context.Context, service, id, consent string) ([]CardIssue, error) {
+	return l.issues(ctx, "?1 IN ('', issues.service) AND ?2 IN ('', issues.id) AND ?3 IN ('', issues.consent)", service, id, consent)
 }
 
-// IssuesOn returns what a card holds, not withdrawn, revoked or not.
-func (l *Ledger) IssuesOn(ctx context.Context, card CardRef) ([]Issued, error) {
-	return l.issues(ctx, "card = ? AND ended IS NULL", string(card))
+// IssuesOn returns what a card holds.
+func (l *Ledger) IssuesOn(ctx context.Context, card CardRef) ([]CardIssue, error) {
+	return l.issues(ctx, "issues.card = ?", string(card))
 }
 
-// issues reads the Issued events that a condition on the view of issues
-// chooses, by service.
-func (l *Ledger) issues(ctx context.Context, where string, args ...any) ([]Issued, error) {
-	return ask(ctx, l, func() ([]Issued, error) {
-		rows, err := l.db.QueryContext(ctx, "SELECT seq, record FROM events WHERE seq IN (SELECT seq FROM issues WHERE "+where+") ORDER BY service, seq", args...)
+// issues reads the issues on cards that a condition on the view chooses, by
+// service.
+func (l *Ledger) issues(ctx context.Context, where string, args ...any) ([]CardIssue, error) {
+	return ask(ctx, l, func() ([]CardIssue, error) {
+		rows, err := l.db.QueryContext(ctx, `SELECT e.seq, e.record, issues.revoked IS NOT NULL FROM issues JOIN events e ON e.seq = issues.seq
+			WHERE issues.ended IS NULL AND `+where+` ORDER BY issues.service, issues.seq`, args...)
 		if err != nil {
 			return nil, err
 		}
 		defer rows.Close()
-		var out []Issued
+		var out []CardIssue
 		for rows.Next() {
-			e, err := scan(rows)
+			var revoked bool
+			e, err := scan(flagged{rows, &revoked})
 			if err != nil {
 				return nil, err
 			}
-			out = append(out, e.Data.(Issued))
+			out = append(out, CardIssue{e.Data.(Issued), revoked})
 		}
 		return out, rows.Err()
 	})
 }
+
+// flagged is a row with a flag after number and record.
+type flagged struct {
+	*sql.Rows
+	flag *bool
+}
+
+func (f flagged) Scan(dest ...any) error { return f.Rows.Scan(append(dest, f.flag)...) }
 
 // KeptKey returns the older version of the read key that the card's issue of
 // the service has beside its newest, and until when; ok is false without one.

@@ -81,10 +81,10 @@ func TestLifeStates(t *testing.T) {
 		if held != (want == ledger.OnHold) {
 			t.Errorf("suspended is %v in state %s", held, want)
 		}
-		void, err := l.RevokedIssues(ctx, card)
+		on, err := l.IssuesOn(ctx, card)
 		must(t, err)
-		if (len(void) == 1) != (want == ledger.Void) {
-			t.Errorf("revoked %+v in state %s", void, want)
+		if (len(on) == 0) != (want == ledger.Ended) || len(on) == 1 && on[0].Revoked != (want == ledger.Void) {
+			t.Errorf("on the card %+v in state %s", on, want)
 		}
 	}
 	state(cardA, ledger.Active)
@@ -109,7 +109,7 @@ func TestLifeStates(t *testing.T) {
 	state(cardA, ledger.Void)
 	list, err := l.IssuesOf(ctx, "", "L1", "")
 	must(t, err)
-	if len(list) != 2 {
+	if len(list) != 2 || !list[0].Revoked || list[1].Revoked {
 		t.Errorf("issues of L1: %+v", list)
 	}
 	on, err := l.IssuesOn(ctx, cardB)
