@@ -269,9 +269,6 @@ type Reservation struct {
 	// ID that it made is taken, 1,000 times at most. It runs while other
 	// processes wait: it must not wait for anything.
 	Draw func(number uint64) (string, error)
-	// Instead is an ID that the consent has and that Draw is to replace, as
-	// where a card was lost; a run that is repeated gets the one drawn then.
-	Instead string
 }
 
 // maxDraws bounds the draws for one reservation: a service that runs out of
@@ -301,8 +298,7 @@ func (l *Ledger) ReserveID(ctx context.Context, r Reservation) (id string, again
 			return err
 		}
 		id, again, err = reservedID(ctx, conn, r.Service, r.Consent)
-		if err == nil && (!again || r.Instead != "" && id == r.Instead) {
-			again = false
+		if err == nil && !again {
 			id, err = l.reserveDrawn(ctx, conn, r)
 		}
 		return err

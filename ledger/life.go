@@ -10,14 +10,13 @@ import (
 
 // Kinds of events in the life of what was issued.
 const (
-	KindSuspended      Kind = "suspended"
-	KindResumed        Kind = "resumed"
-	KindRevoked        Kind = "revoked"
-	KindCardReplaced   Kind = "card-replaced"
-	KindConsentCarried Kind = "consent-carried"
-	KindIDCarried      Kind = "id-carried"
-	KindKeyKept        Kind = "key-kept"
-	KindPINReset       Kind = "pin-reset"
+	KindSuspended    Kind = "suspended"
+	KindResumed      Kind = "resumed"
+	KindRevoked      Kind = "revoked"
+	KindCardReplaced Kind = "card-replaced"
+	KindIDCarried    Kind = "id-carried"
+	KindKeyKept      Kind = "key-kept"
+	KindPINReset     Kind = "pin-reset"
 )
 
 // Cause says why an issue was revoked, or a card replaced.
@@ -69,14 +68,6 @@ type CardReplaced struct {
 	Cause Cause   `json:"cause"`
 }
 
-// ConsentCarried: a consent that was bound to a card is bound to the one that
-// replaced it. It must not be withdrawn.
-type ConsentCarried struct {
-	Consent string  `json:"consent"`
-	From    CardRef `json:"from"`
-	Card    CardRef `json:"card"`
-}
-
 // IDCarried: a holder keeps an ID under another consent, on the same card or
 // on the one that replaced it.
 type IDCarried struct {
@@ -104,14 +95,13 @@ type PINReset struct {
 	Run     string  `json:"run"`
 }
 
-func (Suspended) Kind() Kind      { return KindSuspended }
-func (Resumed) Kind() Kind        { return KindResumed }
-func (Revoked) Kind() Kind        { return KindRevoked }
-func (CardReplaced) Kind() Kind   { return KindCardReplaced }
-func (ConsentCarried) Kind() Kind { return KindConsentCarried }
-func (IDCarried) Kind() Kind      { return KindIDCarried }
-func (KeyKept) Kind() Kind        { return KindKeyKept }
-func (PINReset) Kind() Kind       { return KindPINReset }
+func (Suspended) Kind() Kind    { return KindSuspended }
+func (Resumed) Kind() Kind      { return KindResumed }
+func (Revoked) Kind() Kind      { return KindRevoked }
+func (CardReplaced) Kind() Kind { return KindCardReplaced }
+func (IDCarried) Kind() Kind    { return KindIDCarried }
+func (KeyKept) Kind() Kind      { return KindKeyKept }
+func (PINReset) Kind() Kind     { return KindPINReset }
 
 func (d Suspended) check() error { return onCard(d.Service, d.Card, d.Run) }
 func (d Resumed) check() error   { return onCard(d.Service, d.Card, d.Run) }
@@ -139,10 +129,6 @@ func (d CardReplaced) check() error {
 		err = errors.New("a card in place of itself")
 	}
 	return errors.Join(digits("old card", string(d.Old), 32), d.Card.check(), err)
-}
-
-func (d ConsentCarried) check() error {
-	return errors.Join(name("consent", d.Consent), digits("from", string(d.From), 32), d.Card.check())
 }
 
 func (d IDCarried) check() error {
@@ -188,17 +174,6 @@ func admitLife(ctx context.Context, q querier, data Data) error {
 		case back:
 			return fmt.Errorf("%w: the new card was replaced by the old one before", ErrOrder)
 		}
-	case ConsentCarried:
-		c, err := consentFor(ctx, q, d.Consent)
-		switch {
-		case err != nil:
-			return err
-		case c.withdrawn:
-			return fmt.Errorf("%w: %s", ErrWithdrawn, d.Consent)
-		case c.card != d.From:
-			return fmt.Errorf("%w: %s", ErrBound, d.Consent)
-		}
-		return follows(ctx, q, d.From, d.Card)
 	case IDCarried:
 		if err := mayHaveID(ctx, q, d.Service, d.Consent); err != nil {
 			return err

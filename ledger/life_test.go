@@ -2,7 +2,6 @@ package ledger_test
 
 import (
 	"errors"
-	"slices"
 	"testing"
 
 	"github.com/freearea/freearea/ledger"
@@ -16,7 +15,6 @@ func revoked(card ledger.CardRef, consent, id string, n uint16) ledger.Revoked {
 // consent or of another's ID is refused.
 func TestLifeIsAdmitted(t *testing.T) {
 	replaced := ledger.CardReplaced{Old: cardA, Card: cardB, Cause: ledger.CauseLost}
-	carried := ledger.ConsentCarried{Consent: "c1", From: cardA, Card: cardB}
 	keeps := ledger.IDCarried{Service: "library", ID: "L1", From: "c1", Consent: "c2"}
 	renewed := []ledger.Data{consent("c2", "library"), ledger.CardBound{Consent: "c2", Card: cardB}}
 	tests := []struct {
@@ -41,10 +39,6 @@ func TestLifeIsAdmitted(t *testing.T) {
 		{"replaced by the one before", []ledger.Data{replaced}, ledger.CardReplaced{Old: cardB, Card: cardA, Cause: ledger.CauseLost}, ledger.ErrOrder},
 		{"replaced by itself", nil, ledger.CardReplaced{Old: cardA, Card: cardA, Cause: ledger.CauseLost}, ledger.ErrInvalid},
 		{"replaced without cause", nil, ledger.CardReplaced{Old: cardA, Card: cardB, Cause: ledger.CauseWithdrawn}, ledger.ErrInvalid},
-		{"carried", []ledger.Data{replaced}, carried, nil},
-		{"carried to a stranger's card", nil, carried, ledger.ErrOrder},
-		{"carried when withdrawn", []ledger.Data{replaced, ledger.ConsentWithdrawn{Consent: "c1"}}, carried, ledger.ErrWithdrawn},
-		{"carried from another card", []ledger.Data{replaced}, ledger.ConsentCarried{Consent: "c1", From: cardB, Card: cardA}, ledger.ErrBound},
 		{"ID carried", append(renewed, replaced), keeps, nil},
 		{"ID carried on the same card", []ledger.Data{consent("c2", "library"), ledger.CardBound{Consent: "c2", Card: cardA}}, keeps, nil},
 		{"ID carried to a stranger", renewed, keeps, ledger.ErrOrder},
@@ -93,18 +87,20 @@ func TestLifeStates(t *testing.T) {
 	add(t, l, ledger.Resumed{Service: "library", Card: cardA, Run: "r"})
 	state(cardA, ledger.Active)
 
-	// The card is replaced: consent and ID go along, the old issue is void.
+	// The card is replaced: the ID goes along, the old issue is void.
 	add(t, l, ledger.CardReplaced{Old: cardA, Card: cardB, Cause: ledger.CauseLost})
 	if ok, err := l.Replaced(ctx, cardA, cardB); err != nil || !ok {
 		t.Errorf("replaced: %v, %v", ok, err)
 	}
-	add(t, l, ledger.ConsentCarried{Consent: "c1", From: cardA, Card: cardB}, runOf("r2", "library", cardB, aidLib),
-		issue("r2", "c1", "library", "L1", cardB, aidLib, 2), revoked(cardA, "c1", "L1", 1),
+	add(t, l, consent("c2", "library"), ledger.CardBound{Consent: "c2", Card: cardB}, runOf("r2", "library", cardB, aidLib),
+		ledger.IDCarried{Service: "library", ID: "L1", From: "c1", Consent: "c2"},
+		issue("r2", "c2", "library", "L1", cardB, aidLib, 2), revoked(cardA, "c1", "L1", 1),
 		ledger.KeyKept{Service: "library", Card: cardB, Run: "r2", KeyVersion: 1, Until: "2027-01-01"})
-	c, err := l.Consent(ctx, "c1")
-	must(t, err)
-	if c.Card != cardB {
-		t.Errorf("the consent is bound to %s", c.Card)
+	if id, ok, err := l.ReservedID(ctx, "library", "c2"); err != nil || !ok || id != "L1" {
+		t.Errorf("the new consent has the ID %q, %v", id, err)
+	}
+	if id, ok, err := l.ReservedID(ctx, "library", "c1"); err != nil || ok {
+		t.Errorf("the old consent has the ID %q still, %v", id, err)
 	}
 	state(cardA, ledger.Void)
 	list, err := l.IssuesOf(ctx, "", "L1", "")
@@ -121,28 +117,9 @@ func TestLifeStates(t *testing.T) {
 	if err != nil || !ok || kept.KeyVersion != 1 {
 		t.Errorf("kept key %+v, %v, %v", kept, ok, err)
 	}
-	add(t, l, withdrawn("library", cardA), runOf("r3", "library", cardB, aidLib), issue("r3", "c1", "library", "L1", cardB, aidLib, 3))
+	add(t, l, withdrawn("library", cardA), runOf("r3", "library", cardB, aidLib), issue("r3", "c2", "library", "L1", cardB, aidLib, 3))
 	state(cardA, ledger.Ended)
 	if _, ok, err := l.KeptKey(ctx, "library", cardB); err != nil || ok {
 		t.Errorf("a later issue has the older key still: %v, %v", ok, err)
-	}
-}
-
-// A lost card's ID is replaced once, however often that is asked.
-func TestDrawnInstead(t *testing.T) {
-	l := fresh(t)
-	add(t, l, consent("c1", "library"))
-	names := []string{"A", "B", "C"}
-	reserve := func(instead string) string {
-		id, _, err := l.ReserveID(t.Context(), ledger.Reservation{
-			Actor: clerk, Service: "library", Consent: "c1", Instead: instead,
-			Draw: func(n uint64) (string, error) { return names[n-1], nil },
-		})
-		must(t, err)
-		return id
-	}
-	got := []string{reserve(""), reserve(""), reserve("A"), reserve("A"), reserve("")}
-	if want := []string{"A", "A", "B", "B", "B"}; !slices.Equal(got, want) {
-		t.Errorf("IDs %v, want %v", got, want)
 	}
 }

@@ -150,8 +150,8 @@ func (l *Ledger) Consent(ctx context.Context, id string) (Consent, error) {
 	return ask(ctx, l, func() (c Consent, err error) {
 		found := false
 		list, err := events(ctx, l.db, Filter{
-			Consent: id, Kinds: []Kind{KindConsentRecorded, KindCardBound, KindConsentCarried, KindConsentWithdrawn},
-		}, 0, -1)
+			Consent: id, Kinds: []Kind{KindConsentRecorded, KindCardBound, KindConsentWithdrawn},
+		}, 0, 3)
 		if err != nil {
 			return c, err
 		}
@@ -160,8 +160,6 @@ func (l *Ledger) Consent(ctx context.Context, id string) (Consent, error) {
 			case ConsentRecorded:
 				c.ConsentRecorded, c.Actor, c.Recorded, found = d, e.Actor, e.Time, true
 			case CardBound:
-				c.Card, c.Bound = d.Card, e.Time
-			case ConsentCarried:
 				c.Card, c.Bound = d.Card, e.Time
 			case ConsentWithdrawn:
 				c.Withdrawn = e.Time

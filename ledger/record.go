@@ -136,8 +136,6 @@ func decodeData(kind Kind, raw []byte) (Data, error) {
 		return decodeAs[Revoked](raw)
 	case KindCardReplaced:
 		return decodeAs[CardReplaced](raw)
-	case KindConsentCarried:
-		return decodeAs[ConsentCarried](raw)
 	case KindIDCarried:
 		return decodeAs[IDCarried](raw)
 	case KindKeyKept:

@@ -47,7 +47,6 @@ func samples() []Event {
 		Revoked{"library", card, "c-1", "L-000001", 2, CauseLost, "r-7"},
 		Revoked{"library", card, "c-1", "L-000001", 2, CauseWithdrawn, ""},
 		CardReplaced{card, CardRef(strings.Repeat("0f", 16)), CauseRenewed},
-		ConsentCarried{"c-1", card, CardRef(strings.Repeat("0f", 16))},
 		IDCarried{"library", "L-000001", "c-1", "c-4", "r-7"},
 		IDCarried{"library", "L-000001", "c-1", "c-4", ""},
 		KeyKept{"library", card, "r-8", 1, "2027-03-31"},
@@ -109,7 +108,7 @@ func TestEveryKindHasASample(t *testing.T) {
 		KindConsentRecorded, KindConsentWithdrawn, KindCardBound, KindRunStarted, KindRunFinished,
 		KindStepIntended, KindStepDone, KindStepFailed, KindIDReserved, KindIDReassigned, KindIssued,
 		KindWithdrawn, KindAuthenticationFailed, KindAuthenticationSucceeded,
-		KindSuspended, KindResumed, KindRevoked, KindCardReplaced, KindConsentCarried, KindIDCarried, KindKeyKept, KindPINReset,
+		KindSuspended, KindResumed, KindRevoked, KindCardReplaced, KindIDCarried, KindKeyKept, KindPINReset,
 	} {
 		if seen[k] == nil {
 			t.Errorf("no sample of %s", k)

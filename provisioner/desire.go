@@ -41,7 +41,8 @@ type Request struct {
 type Carry struct {
 	From ledger.Issued
 	// Cause says why another card takes the place of From.Card, whose issue is
-	// then revoked; "" on the same card.
+	// then revoked; "" on the same card. For another card the holder is asked
+	// again: the consent is not that of From.
 	Cause ledger.Cause
 	// NewID gives the holder another ID all the same.
 	NewID bool
@@ -77,7 +78,6 @@ type Desired struct {
 	versions []byte
 	kept     string
 	setPIN   bool // also where the card has one
-	fixedID  bool // the ID is the one on the card
 }
 
 // update reports whether it is the issue on the card that is to change.
@@ -188,22 +188,16 @@ func (p *Provisioner) knownID(ctx context.Context, d *Desired) (string, error) {
 		return d.subject.ID, nil
 	}
 	id, _, err := p.Ledger.ReservedID(ctx, d.Manifest.ID, d.Consent.Record.ID)
-	if d.carry != nil && id == d.carry.From.ID {
-		id = "" // another is to be drawn
-	}
 	return id, err
 }
 
 // reserveID makes the ID this consent's for ever.
 func (p *Provisioner) reserveID(ctx context.Context, d *Desired, run string) error {
-	if d.fixedID || d.carry != nil && !d.carry.NewID {
+	if d.carry != nil && !d.carry.NewID {
 		return nil // it is the holder's, and passes on with the record of the issue
 	}
 	r := ledger.Reservation{
 		Actor: p.Actor, Reason: d.reason, Service: d.Manifest.ID, Consent: d.Consent.Record.ID, Run: run,
-	}
-	if d.carry != nil && d.Manifest.IDScheme.Kind != manifest.IDGiven {
-		r.Instead = d.carry.From.ID
 	}
 	switch d.Manifest.IDScheme.Kind {
 	case manifest.IDGiven:

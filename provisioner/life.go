@@ -40,15 +40,6 @@ func (d *Desired) purpose() string {
 	return Issue
 }
 
-// carriedFrom is the card from which the consent may be carried here; "" for
-// none.
-func (d *Desired) carriedFrom() ledger.CardRef {
-	if d.carry == nil || d.carry.Cause == "" || d.carry.From.Consent != d.Consent.Record.ID {
-		return ""
-	}
-	return d.carry.From.Card
-}
-
 // activeIssue is what the card holds of a service and what is good. One that
 // was revoked is an error.
 func (p *Provisioner) activeIssue(ctx context.Context, service string, card ledger.CardRef) (issue ledger.Issued, ok bool, err error) {
@@ -64,8 +55,8 @@ func (p *Provisioner) activeIssue(ctx context.Context, service string, card ledg
 	return issue, ok, err
 }
 
-// outcomeOfIssue says what the ledger is to record of an issue: the consent
-// and the ID that pass on, the issue itself, the key that it keeps, and that
+// outcomeOfIssue says what the ledger is to record of an issue: that the ID
+// passes on, the issue itself, the key that it keeps, and that
 // the replaced card's issue is good no more. It is one record, so that no
 // crash leaves a holder without an ID that is good, nor with two.
 func (p *Provisioner) outcomeOfIssue(ctx context.Context, s *Session, d *Desired, plan *Plan) error {
@@ -79,13 +70,6 @@ func (p *Provisioner) outcomeOfIssue(ctx context.Context, s *Session, d *Desired
 			}
 			if !linked {
 				before = append(before, ledger.CardReplaced{Old: c.From.Card, Card: s.CardRef, Cause: c.Cause})
-			}
-			known, err := p.Ledger.Consent(ctx, id)
-			if err != nil && !errors.Is(err, ledger.ErrNotFound) {
-				return err
-			}
-			if known.Card == c.From.Card {
-				before = append(before, ledger.ConsentCarried{Consent: id, From: c.From.Card, Card: s.CardRef})
 			}
 			on, err := p.Ledger.IssuesOn(ctx, c.From.Card)
 			if err != nil {

@@ -214,16 +214,9 @@ func lifeFlows() []flow {
 
 // reissue is a flow in which a card takes another's place.
 func reissue(name string, m *manifest.Manifest, cause ledger.Cause, where func(*counter)) flow {
-	issues := 2 // one of them to the old card
-	if cause == ledger.CauseRenewed {
-		issues = 1 // under a consent of its own
-	}
-	return flow{name: name, manifest: m, issues: issues,
+	return flow{name: name, manifest: m, issues: 1,
 		prepare: func(c *counter) provisioner.Request {
-			r := c.replacing(c.request(m), cause, where)
-			if cause == ledger.CauseRenewed {
-				r = c.anew(r)
-			}
+			r := c.anew(c.replacing(c.request(m), cause, where))
 			if where != nil {
 				where(c)
 				c.allowIssue(r)

@@ -121,9 +121,6 @@ func (p *Provisioner) PlanIssue(ctx context.Context, s *Session, d *Desired) (*P
 	if err != nil {
 		return nil, err
 	}
-	if active != nil && d.carry == nil && d.Manifest.IDScheme.Kind != manifest.IDGiven {
-		d.ID, d.fixedID = active.ID, true // whatever else was reserved for the holder
-	}
 	if err := p.outcomeOfIssue(ctx, s, d, plan); err != nil {
 		return nil, err
 	}
@@ -244,7 +241,7 @@ func (p *Provisioner) checkLedger(ctx context.Context, s *Session, d *Desired) (
 		return nil, err
 	}
 	replaces := d.carry != nil && d.carry.Cause != ""
-	if err == nil && recorded.Card != "" && recorded.Card != s.CardRef && (!replaces || recorded.Card != d.carry.From.Card) {
+	if err == nil && recorded.Card != "" && recorded.Card != s.CardRef {
 		return nil, ErrOtherCard
 	}
 	if replaces && d.carry.From.Card == s.CardRef {

@@ -182,9 +182,9 @@ func (p *Provisioner) bind(ctx context.Context, s *Session, d *Desired, run stri
 	} else if err != nil {
 		return err
 	}
-	switch {
-	case known.Card == s.CardRef:
-	case known.Card == "":
+	switch known.Card {
+	case s.CardRef:
+	case "":
 		err := p.append(ctx, d.reason, ledger.CardBound{Consent: id, Card: s.CardRef})
 		if errors.Is(err, ledger.ErrBound) {
 			return fmt.Errorf("%w: %w", ErrOtherCard, err) // meanwhile, at another counter
@@ -192,7 +192,6 @@ func (p *Provisioner) bind(ctx context.Context, s *Session, d *Desired, run stri
 		if err != nil {
 			return err
 		}
-	case known.Card == d.carriedFrom(): // it passes on with the record of the issue
 	default:
 		return ErrOtherCard
 	}

@@ -401,7 +401,7 @@ func (f flow) cuts(t *testing.T, b *book) []emulator.Cut {
 // part is the stride at which a sweep that is a part of the tests takes its
 // places: all of them take minutes.
 func part(places int) int {
-	const some = 8
+	const some = 4
 	if sweep.Full() || places <= some {
 		return 1
 	}

@@ -4,17 +4,6 @@ ALTER TABLE events ADD COLUMN old TEXT AS (record ->> '$.data.old') VIRTUAL;
 CREATE UNIQUE INDEX replaced_once ON events (old, card) WHERE kind = 'card-replaced';
 CREATE UNIQUE INDEX key_kept_once ON events (run) WHERE kind = 'key-kept';
 
--- A consent as it stands now: its card is the one to which it was carried last.
-DROP VIEW consents;
-CREATE VIEW consents AS
-SELECT c.consent, c.service, c.seq, c.time AS recorded, c.operator, c.counter,
-	b.card, b.time AS bound, w.time AS withdrawn
-FROM events c
-LEFT JOIN events b ON b.seq = (SELECT max(e.seq) FROM events e WHERE e.consent = c.consent
-	AND e.kind IN ('card-bound', 'consent-carried'))
-LEFT JOIN events w ON w.kind = 'consent-withdrawn' AND w.consent = c.consent
-WHERE c.kind = 'consent-recorded';
-
 -- Every issue, the event that ended it (a later issue of the service to the
 -- same card, or its withdrawal) and the one that revoked it.
 DROP VIEW issues;

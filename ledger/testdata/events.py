@@ -45,7 +45,6 @@ EVENTS = [
     ("revoked", dict(service="library", card=CARD, consent="c-1", id="L-000001", issue_number=2, cause="lost", run="r-7")),
     ("revoked", dict(service="library", card=CARD, consent="c-1", id="L-000001", issue_number=2, cause="withdrawn")),
     ("card-replaced", dict(old=CARD, card=NEW, cause="renewed")),
-    ("consent-carried", {"consent": "c-1", "from": CARD, "card": NEW}),
     ("id-carried", {"service": "library", "id": "L-000001", "from": "c-1", "consent": "c-4", "run": "r-7"}),
     ("id-carried", {"service": "library", "id": "L-000001", "from": "c-1", "consent": "c-4"}),
     ("key-kept", dict(service="library", card=CARD, run="r-8", key_version=1, until="2027-03-31")),

@@ -10,6 +10,7 @@
 package app
 
 import (
+	"bufio"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -142,6 +143,7 @@ type program struct {
 	site site
 	// command is what the arguments ask for; without Name, nothing yet.
 	command chosen
+	answers *bufio.Reader // of people, from standard input
 }
 
 // printf writes a line for people to standard output.
@@ -183,7 +185,13 @@ func (p *program) cli() *cli.App {
 		Before: p.before,
 		Commands: []*cli.Command{
 			p.issueCommand(),
+			p.updateCommand(),
+			p.suspendCommand(),
+			p.resumeCommand(),
 			p.withdrawCommand(),
+			p.reissueCommand(),
+			p.rekeyCommand(),
+			p.pinCommand(),
 			p.readCommand(),
 			p.consentCommand(),
 			p.tokenCommand(),

@@ -23,6 +23,7 @@ type site struct {
 	CardProfile string `toml:"card_profile"` // what kind of card is issued to
 	Keystore    string `toml:"keystore"`     // file; relative to the site file
 	Ledger      string `toml:"ledger"`       // file; relative to the site file
+	Manifests   string `toml:"manifests"`    // folder of the services' manifests; relative to the site file
 	Profiles    string `toml:"profiles"`     // folder of application profiles; relative to the site file
 	Operator    string `toml:"operator"`     // who is at the counter
 	Counter     string `toml:"counter"`      // which counter
@@ -118,7 +119,9 @@ func loadSite(path string) (site, error) {
 	}
 	s.path = path
 	dir := filepath.Dir(path)
-	s.Keystore, s.Ledger, s.Profiles = under(dir, s.Keystore), under(dir, s.Ledger), under(dir, s.Profiles)
+	for _, path := range []*string{&s.Keystore, &s.Ledger, &s.Profiles, &s.Manifests} {
+		*path = under(dir, *path)
+	}
 	return s, nil
 }
 
