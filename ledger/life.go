@@ -195,7 +195,7 @@ func admitLife(ctx context.Context, q querier, data Data) error {
 		}
 		return follows(ctx, q, from.card, to.card)
 	}
-	return nil
+	return admitHandover(ctx, q, data)
 }
 
 // present refuses what is said of an issue that no card holds.

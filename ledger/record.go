@@ -142,6 +142,10 @@ func decodeData(kind Kind, raw []byte) (Data, error) {
 		return decodeAs[KeyKept](raw)
 	case KindPINReset:
 		return decodeAs[PINReset](raw)
+	case KindHandoverPrepared:
+		return decodeAs[HandoverPrepared](raw)
+	case KindHandedOver:
+		return decodeAs[HandedOver](raw)
 	}
 	return nil, fmt.Errorf("unknown kind of event %q", kind)
 }

@@ -51,6 +51,8 @@ func samples() []Event {
 		IDCarried{"library", "L-000001", "c-1", "c-4", ""},
 		KeyKept{"library", card, "r-8", 1, "2027-03-31"},
 		PINReset{"library", card, "r-9"},
+		HandoverPrepared{"b-1", "library", 0, 40, 2, "csv", strings.Repeat("ab", 32)},
+		HandedOver{"b-1", "library", "library-000000000040.csv"},
 	}
 	var events []Event
 	for i, d := range all {
@@ -109,6 +111,7 @@ func TestEveryKindHasASample(t *testing.T) {
 		KindStepIntended, KindStepDone, KindStepFailed, KindIDReserved, KindIDReassigned, KindIssued,
 		KindWithdrawn, KindAuthenticationFailed, KindAuthenticationSucceeded,
 		KindSuspended, KindResumed, KindRevoked, KindCardReplaced, KindIDCarried, KindKeyKept, KindPINReset,
+		KindHandoverPrepared, KindHandedOver,
 	} {
 		if seen[k] == nil {
 			t.Errorf("no sample of %s", k)

@@ -37,7 +37,7 @@ var layers = [][]string{
 	4: {"delegation", "applets", "applets/files", "applets/recipe", "emulator/oncard"},
 	5: {"applets/javacard", "applets/oncard", "applets/files/oncard", "applets/appletstest", "manifest", "consent"},
 	6: {"ledger", "emulator", "emulator/vpcd", "emulator/jcvm", "pcsc"},
-	7: {"provisioner", "reader"},
+	7: {"provisioner", "reader", "handover"},
 	8: {"app", "examples", "examples/vendorbinary/...", "cmd/freearea", "cmd/freearea/app", "cmd/freearea/internal/..."},
 }
 

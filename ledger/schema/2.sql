@@ -31,3 +31,6 @@ CREATE VIEW replacements AS
 SELECT r.seq, r.time, r.old, r.card, r.record ->> '$.data.cause' AS cause
 FROM events r
 WHERE r.kind = 'card-replaced';
+
+CREATE UNIQUE INDEX handover_once ON events (record ->> '$.data.batch', kind)
+WHERE kind IN ('handover-prepared', 'handed-over');

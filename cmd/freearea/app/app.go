@@ -194,6 +194,7 @@ func (p *program) cli() *cli.App {
 			p.pinCommand(),
 			p.readCommand(),
 			p.consentCommand(),
+			p.handoverCommand(),
 			p.tokenCommand(),
 			p.operatorCommand(),
 

@@ -13,6 +13,7 @@ import (
 	"github.com/freearea/freearea/globalplatform"
 	"github.com/freearea/freearea/globalplatform/capfile"
 	"github.com/freearea/freearea/globalplatform/scp"
+	"github.com/freearea/freearea/handover"
 	"github.com/freearea/freearea/iso7816"
 	"github.com/freearea/freearea/keys"
 	"github.com/freearea/freearea/keys/file"
@@ -146,6 +147,18 @@ var known = []knownError{
 	{provisioner.ErrCardState,
 		msg.Of("the card's or the application's state does not allow it", "カードまたはアプリケーションの状態により実行できません"),
 		msg.Of("`freearea card show` says what state it is in; its issuer can change it", "`freearea card show` で状態を確認してください。変更できるのは発行者です")},
+	{handover.ErrChanged,
+		msg.Of("the batch can't be made again as it was", "束を同じ内容で作り直せません"),
+		msg.Of("the ledger has changed behind it: check it with `freearea doctor`, and compare with what the receiver has", "台帳が変わっています。`freearea doctor` で確認し、受取側の内容と照合してください")},
+	{handover.ErrFormat,
+		msg.Of("an interrupted hand-over is of another format", "中断した引渡しの形式が異なります"),
+		msg.Of("finish it first, with the other --format", "先に、もう一方の --format で完了してください")},
+	{handover.ErrRefused,
+		msg.Of("the receiver did not take the batch", "受取側が束を受け付けませんでした"),
+		msg.Of("nothing is lost: run the command again when the receiver is ready; it gets the same batch", "失われたものはありません。受取側の準備ができたら、もう一度実行してください。同じ束を送ります")},
+	{handover.ErrInsecure,
+		msg.Of("the address is not secure", "アドレスが安全ではありません"),
+		msg.Of("use https", "https を使ってください")},
 	{provisioner.ErrSuspended,
 		msg.Of("the service is suspended", "サービスは停止中です"),
 		msg.Of("resume it first with `freearea resume`", "先に `freearea resume` で再開してください")},
