@@ -55,6 +55,10 @@ type Options struct {
 	PINAtHand bool
 	// Standard opens SCP03 channels instead of express reading.
 	Standard bool
+	// Debounce is for how long the same ID on the same slot counts as the same
+	// tap in [Reader.Taps], counted from when it was last read: a card that is
+	// held badly comes and goes. 0: every insertion of a card is a tap.
+	Debounce time.Duration
 	// Clock is the time; nil is time.Now.
 	Clock func() time.Time
 	// Location is where expiry dates are meant: an ID is good until the named
@@ -107,6 +111,9 @@ func New(o Options) (*Reader, error) {
 		if err := keys.CheckMethod(keys.Read, s.Diversification); err != nil {
 			return nil, fmt.Errorf("service %s: %w", s.ID, err)
 		}
+	}
+	if o.Debounce < 0 {
+		return nil, fmt.Errorf("debounce of %v", o.Debounce)
 	}
 	if o.Clock == nil {
 		o.Clock = time.Now

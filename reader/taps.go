@@ -11,7 +11,8 @@ import (
 
 // Taps waits for cards in all slots of the source, slots that appear later
 // included, and yields what each card answered: a tap, or a [*TapError]. A
-// card that stays in its slot is one tap, whatever else happens to it there.
+// card that stays in its slot is one tap, whatever else happens to it there, and
+// so is one that comes back within [Options.Debounce].
 // Slots are read at the same time, each by a goroutine of its own; one whose
 // last answer the caller has not taken yet reads nothing, and of the cards
 // that it misses meanwhile only the last is told.
@@ -132,6 +133,7 @@ func (w *watch) send(ctx context.Context, res result) {
 
 // slot reads the cards of one slot, one after the other.
 func (w *watch) slot(ctx context.Context, name string, cards <-chan *insertion) {
+	var last *Tap
 	for card := range cards {
 		if ctx.Err() != nil {
 			continue
@@ -144,9 +146,19 @@ func (w *watch) slot(ctx context.Context, name string, cards <-chan *insertion) 
 				err = iso7816.ErrCardRemoved
 			}
 			err = &TapError{Slot: name, At: w.r.o.Clock(), Err: err}
+		} else {
+			again := w.again(last, tap)
+			if last = tap; again {
+				continue
+			}
 		}
 		w.send(ctx, result{tap, err})
 	}
+}
+
+// again tells whether a tap is the last one of its slot still.
+func (w *watch) again(last, tap *Tap) bool {
+	return last != nil && last.Instance == tap.Instance && last.ID == tap.ID && tap.At.Sub(last.At) < w.r.o.Debounce
 }
 
 // card reads the card that is in a slot now.

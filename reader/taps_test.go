@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
@@ -150,6 +151,68 @@ func TestACardThatStaysIsOneTap(t *testing.T) {
 	}
 	if n != 1 {
 		t.Errorf("%d taps", n)
+	}
+}
+
+// telling is a card that tells when it is given back.
+type telling struct {
+	conn
+	closed chan<- struct{}
+}
+
+func (c telling) Close() error {
+	c.closed <- struct{}{}
+	return nil
+}
+
+// TestDebounce: a card that comes and goes is one tap while it does, and
+// another one, or another slot, is not.
+func TestDebounce(t *testing.T) {
+	first, other := newCard(t, points(record("points", "A"))), newCard(t, points(record("points", "B")))
+	now := time.Date(2026, 4, 1, 9, 0, 0, 0, time.UTC)
+	steps := []struct {
+		card  iso7816.Card
+		slot  string
+		after time.Duration // since the step before
+	}{
+		{first, "s", 0},
+		{first, "s", 999 * time.Millisecond},
+		{first, "s", 999 * time.Millisecond}, // counted from the last reading
+		{first, "s", time.Second},
+		{first, "r", 0},
+		{other, "s", 0},
+		{first, "s", 0},
+	}
+	var events []iso7816.Event
+	for _, s := range steps {
+		events = append(events, event(iso7816.CardInserted, s.slot), event(iso7816.CardRemoved, s.slot))
+	}
+	closed := make(chan struct{}, len(steps))
+	at := -1
+	source := &fakeSource{
+		events: events,
+		open: func(string) (iso7816.Conn, error) {
+			return telling{conn{steps[at].card}, closed}, nil
+		},
+		before: func(i int) {
+			if i%2 == 1 {
+				<-closed
+				return
+			}
+			at++
+			now = now.Add(steps[at].after)
+		},
+	}
+	got, want := map[string][]string{}, map[string][]string{"s": {"A", "A", "B", "A"}, "r": {"A"}}
+	r := newReader(t, reader.Options{Services: []reader.Service{pointsService()}, Debounce: time.Second, Clock: func() time.Time { return now }})
+	for tap, err := range r.Taps(t.Context(), source) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		got[tap.Slot] = append(got[tap.Slot], tap.ID)
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
 	}
 }
 

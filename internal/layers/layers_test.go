@@ -31,14 +31,15 @@ const (
 // other, and so may those of the highest layer. Packages that do not exist yet may stand here; a package that exists
 // must. "/..." takes in everything below.
 var layers = [][]string{
-	1: {"iso7816", "internal/sp800", "internal/durable"},
-	2: {"keys", "keys/file", "keys/pkcs11"},
+	1: {"iso7816", "osdp", "internal/sp800", "internal/durable"},
+	2: {"keys", "keys/file", "keys/pkcs11", "reader/list"},
 	3: {"globalplatform", "globalplatform/scp", "globalplatform/capfile"},
 	4: {"delegation", "applets", "applets/files", "applets/recipe", "emulator/oncard"},
 	5: {"applets/javacard", "applets/oncard", "applets/files/oncard", "applets/appletstest", "manifest", "consent"},
 	6: {"ledger", "emulator", "emulator/vpcd", "emulator/jcvm", "pcsc"},
-	7: {"provisioner", "reader", "handover"},
-	8: {"app", "examples", "examples/vendorbinary/...", "cmd/freearea", "cmd/freearea/app", "cmd/freearea/internal/..."},
+	7: {"provisioner", "reader", "reader/policy", "handover"},
+	8: {"readerd"},
+	9: {"app", "examples", "examples/vendorbinary/...", "cmd/freearea", "cmd/freearea/app", "cmd/freearea/internal/..."},
 }
 
 // testSupport is imported by tests only; what it imports is its own affair.
@@ -265,7 +266,7 @@ func TestRules(t *testing.T) {
 			"cmd/freearea/internal/msg": {imports: []string{in("iso7816")}},
 		}, nil},
 		{"below the command", map[string]pkg{"reader": {imports: []string{in("cmd/freearea/internal/msg")}}},
-			[]string{"reader (layer 7): imports cmd/freearea/internal/msg (layer 8)"}},
+			[]string{"reader (layer 7): imports cmd/freearea/internal/msg (layer 9)"}},
 		{"no place", map[string]pkg{"cmd/freearea/internal/util": {}},
 			[]string{`cmd/freearea/internal/util: a package is named for what it holds, not "util"`}},
 		{"binding", map[string]pkg{

@@ -193,6 +193,8 @@ func (p *program) cli() *cli.App {
 			p.rekeyCommand(),
 			p.pinCommand(),
 			p.readCommand(),
+			p.readerdCommand(),
+			p.listCommand(),
 			p.consentCommand(),
 			p.handoverCommand(),
 			p.tokenCommand(),

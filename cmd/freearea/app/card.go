@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"iter"
 	"os"
 	"strings"
 
@@ -198,24 +197,4 @@ func holdersData(c iso7816.Command) bool {
 		return c.CLA&0x80 == 0 // of an application; the card's own is GlobalPlatform's, with the class 8X
 	}
 	return false
-}
-
-// oneSlot narrows a source to one slot, so that a terminal listens where
-// --card says.
-type oneSlot struct {
-	iso7816.Source
-	name string
-}
-
-func (s oneSlot) Events(ctx context.Context) iter.Seq2[iso7816.Event, error] {
-	return func(yield func(iso7816.Event, error) bool) {
-		for e, err := range s.Source.Events(ctx) {
-			if err == nil && e.Slot != s.name {
-				continue
-			}
-			if !yield(e, err) {
-				return
-			}
-		}
-	}
 }

@@ -158,7 +158,7 @@ func (p *program) watch(c *cli.Context, r *reader.Reader) (err error) {
 	}
 	defer closing(&err, closeSource)
 	if slot != "" {
-		source = oneSlot{source, slot}
+		source = someSlots{source, []string{slot}}
 	}
 	for tap, err := range r.Taps(c.Context, source) {
 		if failed := new(reader.TapError); errors.As(err, &failed) {

@@ -1,0 +1,158 @@
+package readerd_test
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/freearea/freearea/reader/policy"
+	"github.com/freearea/freearea/readerd"
+)
+
+func load(t *testing.T, text string) (readerd.Config, error) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "readerd.toml")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c, err := readerd.LoadConfig(path)
+	if err != nil && !strings.HasPrefix(err.Error(), path) {
+		t.Errorf("%v does not begin with the file's name", err)
+	}
+	return c, err
+}
+
+func TestConfig(t *testing.T) {
+	c, err := load(t, `
+debounce = "2s"
+keystore = "terminal.keys"
+[[service]]
+manifest = "library.toml"
+deny = "/var/lib/freearea/library.list"
+stale = "warn"
+from = "2026-04-01"
+hours = ["mon-fri 08:00-19:00", "sat,sun 10:00-17:30", "fri-mon 22:00-06:00", "00:00-24:00"]
+[[lines]]
+path = "-"
+[[door]]
+line = "/dev/ttyUSB0"
+format = "wiegand26"
+facility = 18
+key_file = "door.key"
+install = true
+`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !filepath.IsAbs(c.Keystore) || !filepath.IsAbs(c.Services[0].Manifest) || c.Services[0].Deny != "/var/lib/freearea/library.list" || c.Lines[0].Path != "-" || !filepath.IsAbs(c.Doors[0].KeyFile) {
+		t.Errorf("files: %+v", c)
+	}
+	if c.Doors[0].Baud != 9600 || time.Duration(c.Debounce) != 2*time.Second || c.Services[0].From.Day() != 1 {
+		t.Errorf("%+v", c)
+	}
+	h := func(from, to float64, days ...time.Weekday) readerd.Hours {
+		return readerd.Hours{Days: days, From: time.Duration(from * float64(time.Hour)), To: time.Duration(to * float64(time.Hour))}
+	}
+	want := []readerd.Hours{
+		h(8, 19, 1, 2, 3, 4, 5), h(10, 17.5, 6, 0), h(22, 6, 5, 6, 0, 1), h(0, 24),
+	}
+	if diff := cmp.Diff(want, c.Services[0].Hours); diff != "" {
+		t.Error(diff)
+	}
+	if c.Services[0].Stale != policy.Warn {
+		t.Error(c.Services[0].Stale)
+	}
+}
+
+// TestConfigFaults: every fault is told at once, each with its key.
+func TestConfigFaults(t *testing.T) {
+	_, err := load(t, `
+sloths = ["a"]
+[log]
+format = "xml"
+[[service]]
+stale = "ignore"
+[[service]]
+manifest = "a.toml"
+from = "2026-04-02"
+until = "2026-04-01"
+[[service]]
+manifest = "a.toml"
+[[lines]]
+[[door]]
+address = 127
+baud = 300
+format = "number"
+facility = 256
+[[door]]
+line = "/dev/ttyS0"
+format = "braille"
+clear = true
+install = true
+`)
+	if err == nil {
+		t.Fatal("taken")
+	}
+	for _, want := range []string{
+		`unknown key "sloths"`, `log.format: "xml"`, "service[0]: no manifest", `service[0].stale: "ignore"`,
+		"service[1]: until 2026-04-01", "service[2]: manifest a.toml stands there twice", "lines[0]: no path",
+		"door[0]: no line", "door[0].address: 127", "door[0].baud: 300", "door[0].bits: 0", "door[0].facility: 256", "door[0]: no key_file",
+		`door[1].format: "braille"`, "door[1]: clear goes without",
+	} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("no %q in:\n%v", want, err)
+		}
+	}
+	if n := strings.Count(err.Error(), "\n") + 1; n != 15 {
+		t.Errorf("%d faults:\n%v", n, err)
+	}
+}
+
+func TestConfigMalformed(t *testing.T) {
+	for text, want := range map[string]string{
+		"a = ":                                        ":1: ",
+		"\ndebounce = \"x\"":                          `"x": a time`,
+		"debounce = \"-1s\"":                          `"-1s": a time`,
+		"[[service]]\nfrom = \"tomorrow\"":            `"tomorrow": a day`,
+		"[[service]]\nhours = [\"8-19\"]":             `"8-19": hours`,
+		"[[service]]\nhours = [\"08:00-24:30\"]":      `"08:00-24:30": hours`,
+		"[[service]]\nhours = [\"moon 08:00-19:00\"]": `"moon 08:00-19:00": hours`,
+		"[[service]]\nhours = [\"24:00-24:00\"]":      `"24:00-24:00": hours`,
+		"[[service]]\nhours = [\"\"]":                 `"": hours`,
+		"":                                            "no [[service]]",
+	} {
+		if _, err := load(t, text); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v, want %q", text, err, want)
+		}
+	}
+}
+
+// TestDoorKey: install mode makes the key's file; afterwards it is used.
+func TestDoorKey(t *testing.T) {
+	dir := t.TempDir()
+	key := filepath.Join(dir, "door.key")
+	door := readerd.DoorConfig{Address: 1, Baud: 9600, KeyFile: key}
+	if _, err := door.Open(); err == nil || !strings.Contains(err.Error(), key) {
+		t.Errorf("no key: %v", err)
+	}
+	door.Install = true
+	if _, err := door.Open(); err != nil {
+		t.Errorf("install mode: %v", err)
+	}
+	for text, want := range map[string]string{
+		"00112233445566778899aabbccddeeff\n": "",
+		"00112233":                           "32 hexadecimal digits",
+		"303132333435363738393a3b3c3d3e3f":   "default key",
+	} {
+		if err := os.WriteFile(key, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := door.Open(); err == nil && want != "" || err != nil && (want == "" || !strings.Contains(err.Error(), want)) {
+			t.Errorf("%q: %v, want %q", text, err, want)
+		}
+	}
+}
