@@ -223,17 +223,14 @@ func reissue(name string, m *manifest.Manifest, cause ledger.Cause, where func(*
 			}
 			return r
 		},
-		between: func(t *testing.T, c *counter) {
-			ref := c.cardRef()
-			for _, e := range events[ledger.Revoked](t, c.book, ledger.Filter{}) {
-				linked, err := c.book.Replaced(t.Context(), e.Card, ref)
-				check(t, err)
-				if !linked {
-					continue // another test's
-				}
-				if _, ok, err := c.book.ActiveIssue(t.Context(), m.ID, ref); err != nil || !ok {
-					t.Errorf("the old card's ID is revoked, and the new card has none (%v)", err)
-				}
+		between: func(t *testing.T, x *torn) {
+			from := x.request.Carry.From
+			old, err := x.book.IssuesOn(t.Context(), from.Card)
+			check(t, err)
+			_, carried, err := x.book.ActiveIssue(t.Context(), m.ID, x.ref)
+			check(t, err)
+			if len(old) != 1 || old[0].Revoked != carried {
+				t.Errorf("the old card holds %+v, and that the new one has the service is %v", old, carried)
 			}
 		},
 		done: func(t *testing.T, c *counter) {

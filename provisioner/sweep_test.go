@@ -31,7 +31,7 @@ type flow struct {
 	event func(ledger.Event) bool
 	state ledger.State // of the service in the end; "" is Active
 	// between holds what must be true at every moment, beside the rest.
-	between func(t *testing.T, c *counter)
+	between func(t *testing.T, x *torn)
 	// done holds the card against what is wanted, beside the ID.
 	done func(t *testing.T, c *counter)
 }
@@ -193,7 +193,7 @@ func (x *torn) interrupted(t *testing.T) {
 		t.Error(x.wire.stray)
 	}
 	if x.between != nil {
-		x.between(t, x.counter)
+		x.between(t, x)
 	}
 	if x.locked() {
 		return
