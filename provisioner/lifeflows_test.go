@@ -165,49 +165,49 @@ func lifeFlows() []flow {
 				out = append(out, reissue(name("reissue "+string(cause)), m, cause, p.where))
 			}
 		}
-	}
-	for _, m := range []*manifest.Manifest{library, office} {
-		versions := func(want ...byte) func(*testing.T, *counter) {
-			return func(t *testing.T, c *counter) {
-				if o, _ := c.observe(m); string(o.KeyVersions) != string(want) {
-					t.Errorf("key versions % d, want % d", o.KeyVersions, want)
+		for _, m := range []*manifest.Manifest{library, office} {
+			versions := func(want ...byte) func(*testing.T, *counter) {
+				return func(t *testing.T, c *counter) {
+					if o, _ := c.observe(m); string(o.KeyVersions) != string(want) {
+						t.Errorf("key versions % d, want % d", o.KeyVersions, want)
+					}
 				}
 			}
-		}
-		begin := func(c *counter) provisioner.Request {
-			r := c.request(m)
-			c.mustIssue(r)
-			c.Keys = store()
-			r = c.updating(r)
-			r.Rekey = &provisioner.Rekey{KeepUntil: c.now.AddDate(0, 0, 30)}
-			return r
-		}
-		out = append(out,
-			flow{name: "rekey " + m.Profile, manifest: m, issues: 2, prepare: begin, done: versions(2, 1)},
-			flow{name: "rekey finished " + m.Profile, manifest: m, issues: 3, prepare: func(c *counter) provisioner.Request {
-				r := begin(c)
-				c.mustIssue(r)
+			begin := func(c *counter) provisioner.Request {
+				r := issued(c, m)
+				c.Keys = store()
 				r = c.updating(r)
-				r.Rekey = &provisioner.Rekey{}
+				r.Rekey = &provisioner.Rekey{KeepUntil: c.now.AddDate(0, 0, 30)}
 				return r
-			}, done: versions(2)},
-		)
-	}
-	for name, m := range map[string]*manifest.Manifest{"PIN reset type-a": library, "PIN reset by recipe": record} {
-		out = append(out, flow{name: name, manifest: m, issues: 1, event: isKind(ledger.KindPINReset),
-			prepare: func(c *counter) provisioner.Request {
-				r := c.request(m)
-				c.mustIssue(r)
-				r = c.updating(r)
-				r.Subject.PIN, r.Subject.KeepPIN = "1357", false
-				return r
-			},
-			act: func(c *counter, r provisioner.Request) (*provisioner.Result, error) { return c.resetPIN(r) },
-			done: func(t *testing.T, c *counter) {
-				if _, err := c.read(m, "1357"); err != nil {
-					t.Errorf("with the new PIN: %v", err)
-				}
-			}})
+			}
+			out = append(out,
+				flow{name: p.name + "rekey " + m.Profile, manifest: m, issues: 2, prepare: begin, done: versions(2, 1)},
+				flow{name: p.name + "rekey finished " + m.Profile, manifest: m, issues: 3, prepare: func(c *counter) provisioner.Request {
+					r := begin(c)
+					c.mustIssue(r)
+					r = c.updating(r)
+					r.Rekey = &provisioner.Rekey{}
+					return r
+				}, done: versions(2)},
+			)
+		}
+		for _, m := range manifests {
+			if m.PIN.Policy != manifest.PINRequired {
+				continue
+			}
+			out = append(out, flow{name: p.name + "PIN reset " + m.Profile, manifest: m, issues: 1, event: isKind(ledger.KindPINReset),
+				prepare: func(c *counter) provisioner.Request {
+					r := c.updating(issued(c, m))
+					r.Subject.PIN, r.Subject.KeepPIN = "1357", false
+					return r
+				},
+				act: func(c *counter, r provisioner.Request) (*provisioner.Result, error) { return c.resetPIN(r) },
+				done: func(t *testing.T, c *counter) {
+					if _, err := c.read(m, "1357"); err != nil {
+						t.Errorf("with the new PIN: %v", err)
+					}
+				}})
+		}
 	}
 	return out
 }

@@ -470,10 +470,21 @@ func items(c *cli.Context) (map[string]string, error) {
 	return out, nil
 }
 
+// pinSource is where the flags say that a PIN comes from; without flags a
+// person is asked.
+func pinSource(c *cli.Context, flag string) passphrase.Source {
+	s := passphrase.Source{File: c.String(flag + "-file")}
+	if c.IsSet(flag + "-fd") {
+		fd := c.Int(flag + "-fd")
+		s.FD = &fd
+	}
+	return s
+}
+
 // newPIN reads the PIN that the holder chose, from a file or twice at the
 // terminal without echo.
 func (p *program) newPIN(c *cli.Context) ([]byte, error) {
-	digits, err := passphrase.Source{File: c.String("pin-file")}.ReadNew(c.Context,
+	digits, err := pinSource(c, "pin").ReadNew(c.Context,
 		p.lang.T(msg.Of("PIN chosen by the holder: ", "本人が決めた暗証番号: ")),
 		p.lang.T(msg.Of("once more: ", "もう一度: ")))
 	return digits, pinError(err)

@@ -13,7 +13,6 @@ import (
 
 	"github.com/freearea/freearea/applets"
 	"github.com/freearea/freearea/cmd/freearea/internal/msg"
-	"github.com/freearea/freearea/cmd/freearea/internal/passphrase"
 	"github.com/freearea/freearea/consent"
 	"github.com/freearea/freearea/iso7816"
 	"github.com/freearea/freearea/keys"
@@ -489,6 +488,7 @@ func (p *program) rekey(c *cli.Context) (err error) {
 func (p *program) pinCommand() *cli.Command {
 	t := p.lang.T
 	file := &cli.StringFlag{Name: "pin-file", Usage: t(msg.Of("read the new PIN from `FILE` instead of asking", "新しいPINを `FILE` から読む(既定:画面で尋ねる)"))}
+	fd := &cli.IntFlag{Name: "pin-fd", Value: -1, Usage: t(msg.Of("read the new PIN from the file descriptor `N`", "新しいPINをファイル記述子 `N` から読む"))}
 	return p.group(&cli.Command{
 		Name:  "pin",
 		Usage: t(msg.Of("the holder's PIN of a service", "サービスの暗証番号")),
@@ -497,8 +497,9 @@ func (p *program) pinCommand() *cli.Command {
 				Name:      "change",
 				Usage:     t(msg.Of("the holder changes it, with the old one", "本人が、現在の暗証番号を使って変更する")),
 				ArgsUsage: "MANIFEST",
-				Flags: []cli.Flag{p.cardFlag(), p.cutFlag(), file,
+				Flags: []cli.Flag{p.cardFlag(), p.cutFlag(), file, fd,
 					&cli.StringFlag{Name: "old-pin-file", Usage: t(msg.Of("read the old PIN from `FILE` instead of asking", "現在のPINを `FILE` から読む(既定:画面で尋ねる)"))},
+					&cli.IntFlag{Name: "old-pin-fd", Value: -1, Usage: t(msg.Of("read the old PIN from the file descriptor `N`", "現在のPINをファイル記述子 `N` から読む"))},
 					p.dryRunFlag(), p.jsonFlag()},
 				Action: p.pinChange,
 			},
@@ -509,7 +510,7 @@ func (p *program) pinCommand() *cli.Command {
 				Description: t(msg.Of(
 					"The card takes a PIN together with everything else: the items are given as they are on the card. Where they differ, nothing is written.",
 					"暗証番号は他の内容とともに書き込みます。項目はカードにあるとおりに指定してください。異なる場合は何も書き込みません。")),
-				Flags:  p.onCard(p.itemFlag(), file),
+				Flags:  p.onCard(p.itemFlag(), file, fd),
 				Action: p.pinReset,
 			},
 		},
@@ -574,7 +575,7 @@ func (p *program) pinChange(c *cli.Context) (err error) {
 		defer closing(&err, store.Close)
 		request.Keys = applets.StoreKeys(store, m.Keys.Read, m.Keys.Diversification)
 	}
-	before, err := passphrase.Source{File: c.String("old-pin-file")}.Read(ctx, p.lang.T(msg.Of("PIN for %s: ", "%s の暗証番号: "), m.ID))
+	before, err := pinSource(c, "old-pin").Read(ctx, p.lang.T(msg.Of("PIN for %s: ", "%s の暗証番号: "), m.ID))
 	if err != nil {
 		return pinError(err)
 	}
