@@ -60,7 +60,8 @@ func (p *Provisioner) activeIssue(ctx context.Context, service string, card ledg
 // the replaced card's issue is good no more. It is one record, so that no
 // crash leaves a holder without an ID that is good, nor with two.
 func (p *Provisioner) outcomeOfIssue(ctx context.Context, s *Session, d *Desired, plan *Plan) error {
-	var before, after []ledger.Data
+	var before []ledger.Data
+	var revoked []ledger.Revoked
 	if c := d.carry; c != nil {
 		id := d.Consent.Record.ID
 		if c.Cause != "" {
@@ -77,7 +78,7 @@ func (p *Provisioner) outcomeOfIssue(ctx context.Context, s *Session, d *Desired
 			}
 			for _, i := range on {
 				if i.Service == d.Manifest.ID && !i.Revoked {
-					after = append(after, ledger.Revoked{Service: i.Service, Card: i.Card, Consent: i.Consent, ID: i.ID, IssueNumber: i.IssueNumber, Cause: c.Cause})
+					revoked = append(revoked, ledger.Revoked{Service: i.Service, Card: i.Card, Consent: i.Consent, ID: i.ID, IssueNumber: i.IssueNumber, Cause: c.Cause})
 				}
 			}
 		}
@@ -103,8 +104,7 @@ func (p *Provisioner) outcomeOfIssue(ctx context.Context, s *Session, d *Desired
 		if len(d.versions) == 2 {
 			out = append(out, ledger.KeyKept{Service: plan.Service, Card: s.CardRef, Run: run, KeyVersion: d.versions[1], Until: d.kept})
 		}
-		for _, x := range after {
-			r := x.(ledger.Revoked)
+		for _, r := range revoked {
 			r.Run = run
 			out = append(out, r)
 		}
