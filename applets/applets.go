@@ -243,9 +243,9 @@ type Profile interface {
 	// InstallParameters returns the application specific parameters (value of
 	// tag C9, GPCS 11.5.2.3.7) of INSTALL [for install].
 	InstallParameters(InstallSpec) ([]byte, error)
-	// PersistentMemory is what an instance takes of the card's persistent
-	// memory, in bytes, without the card's own overhead. It is for the check,
-	// before anything is sent, whether a card has room.
+	// PersistentMemory is what an instance takes at most of the emulated card's
+	// persistent memory, in bytes. Other cards count otherwise, not by much: it
+	// is for the check, before anything is sent, whether a card has room.
 	PersistentMemory(InstallSpec) int
 	// Personalization returns the data fields of the STORE DATA commands that
 	// write the content, in order; each at most MaxBlock bytes, in DGI format

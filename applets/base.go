@@ -103,7 +103,11 @@ func flag(set bool, bit byte) byte {
 }
 
 func (p *base) PersistentMemory(s InstallSpec) int {
-	n := SizeConfig + SizeControl + 2*(SizeSlotHeader+MaxRecord+s.KeySets*SizeKeySet+s.ItemsCapacity)
+	n := SizeCommonAP
+	if p.traits.MutualAuthentication {
+		n = SizeKeyed
+	}
+	n += 2 * (SizeSlotHeader + MaxRecord + s.KeySets*SizeKeySet + s.ItemsCapacity)
 	if s.PIN {
 		n += SizePIN
 	}

@@ -1,6 +1,6 @@
 // Package applets is the terminal's and the issuer's side of the three base
 // applications: what they hold, how it is encoded, how it gets onto a card
-// and how it is read back. What the card does stands in applets/oncard; every
+// and how it is read back. What the card does stands in applets/javacard; every
 // byte of both stands in docs/card-protocol.md.
 //
 // Choose by what a copied card would cost:

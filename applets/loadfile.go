@@ -1,11 +1,10 @@
 package applets
 
 import (
-	"bytes"
 	"crypto/sha256"
-	_ "embed"
 	"sync"
 
+	"github.com/freearea/freearea/applets/javacard"
 	"github.com/freearea/freearea/globalplatform/capfile"
 	"github.com/freearea/freearea/iso7816"
 )
@@ -20,38 +19,23 @@ var (
 	ModuleTypeD    = iso7816.MustAID("F04652454541524541000D")
 )
 
-//go:embed base.cap
-var baseLoadFile []byte
+// BaseLoadFile returns the CAP file of the base applications for Java Card
+// 3.0.4: one package, version 1.0, with three modules. applets/javacard holds
+// its source and says what a card must have for it.
+func BaseLoadFile() []byte { return javacard.LoadFile() }
 
-// BaseLoadFile returns the CAP file of the base applications: one package,
-// version 1.0, with three modules.
-//
-// It has the structure of a CAP file but none of the applications' bytecode
-// yet: its install method returns without registering an instance. A physical
-// card can load it and will refuse to install from it; the emulated card knows
-// it by its hash and runs the applications natively.
-func BaseLoadFile() []byte { return bytes.Clone(baseLoadFile) }
-
-// baseHashes are the SHA-256 of the load file data block, without and with
-// the Descriptor component, which some hosts load too.
-var baseHashes = sync.OnceValue(func() [2][sha256.Size]byte {
-	f, err := capfile.Parse(baseLoadFile)
+var baseFile = sync.OnceValue(func() *capfile.File {
+	f, err := capfile.Parse(BaseLoadFile())
 	if err != nil {
-		panic("applets: base.cap: " + err.Error()) // a test reads it
+		panic("applets: base load file: " + err.Error()) // a test reads it
 	}
-	return [...][sha256.Size]byte{
-		f.Hash(),
-		sha256.Sum256(append(f.LoadFileDataBlock(), f.Component(capfile.Descriptor)...)),
-	}
+	return f
 })
 
 // BaseLoadFileHash returns the SHA-256 of the base load file's load file data
 // block (GPCS C.2), by which a card's linker and a host know it.
-func BaseLoadFileHash() [sha256.Size]byte { return baseHashes()[0] }
+func BaseLoadFileHash() [sha256.Size]byte { return baseFile().Hash() }
 
 // IsBaseLoadFile reports whether a load file data block with this SHA-256 is
-// the base load file's, with or without the Descriptor component, which takes
-// no part in execution and which some hosts load too.
-func IsBaseLoadFile(hash [sha256.Size]byte) bool {
-	return hash == baseHashes()[0] || hash == baseHashes()[1]
-}
+// the base load file's, with or without the Descriptor component.
+func IsBaseLoadFile(hash [sha256.Size]byte) bool { return baseFile().HasHash(hash) }

@@ -82,11 +82,17 @@ const (
 // check value computed from the PIN would give the PIN away.
 const PINPadding = "\x80\x00\x00\x00"
 
-// Sizes of persistent objects on the card, in bytes.
+// What an instance takes of persistent memory, in bytes, as the emulated card
+// counts it: each object 8 bytes more than its content. A physical card counts
+// in its own way.
 const (
-	SizeConfig     = 16
-	SizeControl    = 2
-	SizePIN        = 15
-	SizeSlotHeader = 20
+	SizeSlotHeader = 20 // of each of the two slots, before EF.ID, key sets and EF.ITEMS
 	SizeKeySet     = 66
+	SizePIN        = 8 + 15
+
+	// Everything else: the entry in the registry, an AID of 16 bytes, the
+	// applet's fields, the slots' own headers, and the objects of the API, which
+	// types A and D have more of.
+	SizeCommonAP = 195
+	SizeKeyed    = 489
 )

@@ -2,7 +2,6 @@ package emulator
 
 import (
 	"bytes"
-	"crypto/sha1" //nolint:gosec // its size only
 	"slices"
 
 	"github.com/freearea/freearea/globalplatform"
@@ -79,15 +78,13 @@ func (r *request) readReference(parameters []byte) error {
 type permission struct {
 	sd       *entry // that performs it
 	verifier *entry // that verified a token; nil under Authorized Management
-	weak     bool   // the token's algorithm uses SHA-1, so the hash of the load file may
+	least    int    // bytes of the shortest load file hash that may stand beside the token
 	token    []byte // its identifier; empty where it has none
 }
 
 // covers reports whether the hash of a load file will do beside the token: one
 // must be there, and be no weaker than the token (GPCS C.2).
-func (p *permission) covers(hash []byte) bool {
-	return p.verifier == nil || len(hash) > sha1.Size || len(hash) == sha1.Size && p.weak
-}
+func (p *permission) covers(hash []byte) bool { return p.verifier == nil || len(hash) >= p.least }
 
 // authorize finds out whether a request is allowed (GPCS 9.1.3, 9.2.3). Under
 // Authorized Management the owner of the Security Domain, whom this card's
@@ -117,7 +114,7 @@ func (c *Card) authorize(r *request) (*permission, error) {
 	if !c.meant(d, r.reference) {
 		return nil, iso7816.ErrSecurityStatus
 	}
-	p.weak = k.weak()
+	p.least = k.leastHash()
 	if !k.verify(r.signed(), r.presented) {
 		return nil, iso7816.ErrSecurityStatus
 	}

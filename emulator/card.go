@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"sync"
+	"sync/atomic"
 
 	"github.com/freearea/freearea/emulator/oncard"
 	"github.com/freearea/freearea/globalplatform/scp"
@@ -60,6 +61,7 @@ type Card struct {
 
 	state   *state
 	session *session // all that is lost with power; nil without power
+	atr     atomic.Pointer[[]byte]
 
 	// The running command.
 	at     *logicalChannel // that it came on
@@ -127,7 +129,8 @@ func WithRand(r io.Reader) Option { return func(c *Card) { c.rand = r } }
 // Open opens the card in an image file for this process alone; it is to be
 // closed. What the linker knows of the load files on it may have changed since
 // the last time: instances of what can't be executed any more stay on the
-// card, can't be selected, and can be deleted.
+// card, can't be selected, and can be deleted; [Card.Refused] names what the
+// linker refuses.
 //
 // The error wraps [ErrImageLocked], one of [ErrNotImage], [ErrImageVersion],
 // [ErrImageTruncated], [ErrImageChecksum] and [ErrImageContent], or is the
@@ -268,8 +271,9 @@ func checkProtocol(p scp.Protocol, k keys.Set) error {
 	return nil
 }
 
-// ATR returns the answer to reset.
-func (c *Card) ATR() []byte { return bytes.Clone(c.state.profile.ATR) }
+// ATR returns the answer to the last reset: the profile's, with the historical
+// bytes that an application has set.
+func (c *Card) ATR() []byte { return bytes.Clone(*c.atr.Load()) }
 
 // ExtendedLength reports whether the profile's card takes extended-length
 // commands.
@@ -295,6 +299,11 @@ func (c *Card) powerOn() {
 		return
 	}
 	c.session = &session{running: map[*entry]*instance{}}
+	atr := c.state.profile.ATR
+	if c.state.historical != nil {
+		atr, _ = withHistoricalBytes(atr, c.state.historical)
+	}
+	c.atr.Store(&atr)
 	c.startRuntime()
 	c.session.channels[0] = &logicalChannel{}
 	c.at = c.session.channels[0]
@@ -424,7 +433,11 @@ func (c *Card) execute(command []byte) (r iso7816.Response) {
 			r = refuse(iso7816.ErrUnknown)
 		}
 	}()
-	cmd, err := iso7816.ParseCommand(command)
+	parse, t0 := iso7816.ParseCommand, c.state.profile.Protocol() == 0
+	if t0 {
+		parse = parseT0
+	}
+	cmd, err := parse(command)
 	if err != nil || cmd.Extended && !c.state.profile.ExtendedLength {
 		return refuse(iso7816.ErrWrongLength)
 	}
@@ -443,9 +456,18 @@ func (c *Card) execute(command []byte) (r iso7816.Response) {
 		c.begin()
 	}
 	if cmd.INS == insGetResponse && c.at.rest != nil {
+		if n := len(c.at.rest); t0 && cmd.Ne > n {
+			return iso7816.Response{SW: remaining(0x6C00, n)}
+		}
 		return c.more(cmd.Ne)
 	}
 	c.at.rest = nil
+	if t0 {
+		if r, ok := c.at.again(cmd); ok {
+			return r
+		}
+		return c.fitT0(cmd, c.dispatch(cmd))
+	}
 	return c.fit(c.dispatch(cmd), cmd.Ne)
 }
 
@@ -475,11 +497,9 @@ func (c *Card) process(cmd iso7816.Command) iso7816.Response {
 
 // fit cuts a response to what the command asked for and keeps the rest for GET
 // RESPONSE. A command without Le gets up to 256 bytes: cards with T=1 answer
-// so, and hosts rely on it.
+// so, and hosts rely on it. An application may answer in parts by itself, each
+// but the last one with 61xx.
 func (c *Card) fit(r iso7816.Response, ne int) iso7816.Response {
-	if r.SW != iso7816.OK && !r.SW.Warning() {
-		return iso7816.Response{SW: r.SW}
-	}
 	if ne == 0 {
 		ne = iso7816.MaxShortNe
 	}
@@ -500,11 +520,8 @@ func (c *Card) more(ne int) iso7816.Response {
 		s.rest = nil
 		return r
 	}
-	r := iso7816.Response{Data: s.rest[:ne], SW: 0x6100}
+	r := iso7816.Response{Data: s.rest[:ne], SW: remaining(0x6100, len(s.rest)-ne)}
 	s.rest = s.rest[ne:]
-	if n := len(s.rest); n < 256 {
-		r.SW |= iso7816.SW(n)
-	}
 	return r
 }
 

@@ -234,16 +234,19 @@ func (c *Card) load(sd *entry, cmd iso7816.Command) iso7816.Response {
 // loaded completes the load process (GPCS 9.3.5). The combined form goes on
 // with its last INSTALL.
 func (c *Card) loaded(sd *entry, l *loading) (iso7816.Response, error) {
-	// A Load File with DAP blocks needs a hash (11.5.2.3.1); a ciphered one is
-	// not supported.
-	daps, data, err := globalplatform.ParseLoadFile(l.data)
-	if err != nil || len(daps) > 0 && len(l.hash) == 0 {
+	// A Load File with DAP blocks and a ciphered one need a hash (C.2).
+	content, err := globalplatform.ParseLoadFile(l.data)
+	if err != nil || (len(content.DAPs) > 0 || content.Ciphered) && len(l.hash) == 0 {
 		return iso7816.Response{}, iso7816.ErrWrongData
+	}
+	data, err := c.deciphered(l, content)
+	if err != nil {
+		return iso7816.Response{}, err
 	}
 	if len(l.hash) > 0 && subtle.ConstantTimeCompare(l.hash, hashOf(data, len(l.hash))) != 1 {
 		return iso7816.Response{}, iso7816.ErrWrongData
 	}
-	if err := c.verifyDAPs(l, daps); err != nil {
+	if err := c.verifyDAPs(l, content.DAPs); err != nil {
 		return iso7816.Response{}, err
 	}
 	f := &loadFile{aid: l.aid, securityDomain: l.securityDomain, data: bytes.Clone(data)}
@@ -272,6 +275,35 @@ func (c *Card) loaded(sd *entry, l *loading) (iso7816.Response, error) {
 		return err
 	})
 	return iso7816.Response{Data: confirmation, SW: iso7816.OK}, err
+}
+
+// deciphered is the load file data block in the clear (GPCS C.6). The load
+// file's Security Domain says whether it comes ciphered; its key missing, or a
+// block in the clear, is 6982.
+func (c *Card) deciphered(l *loading, content globalplatform.LoadFileContent) ([]byte, error) {
+	sd := c.state.domain(l.securityDomain)
+	if sd == nil {
+		return nil, iso7816.ErrConditions // deleted since
+	}
+	if !sd.privileges.has(privCiphered) {
+		if content.Ciphered {
+			return nil, iso7816.ErrWrongData
+		}
+		return content.DataBlock, nil
+	}
+	k, ok := sd.domain.loadFileKey()
+	if !ok || !content.Ciphered {
+		return nil, iso7816.ErrSecurityStatus
+	}
+	if len(l.hash) < k.LeastHash() {
+		return nil, iso7816.ErrWrongData // C.2
+	}
+	k.ICV = content.ICV
+	data, err := k.Decrypt(content.DataBlock)
+	if err != nil {
+		return nil, iso7816.ErrWrongData
+	}
+	return data, nil
 }
 
 // errTried ends a transaction that was only a trial.
@@ -399,6 +431,9 @@ func (c *Card) readInstallation(r *request) (file iso7816.AID, i installation, e
 	if !i.selectable && (i.privileges.has(privCardReset) || len(i.parameters.implicit) > 0) {
 		return file, i, iso7816.ErrWrongData
 	}
+	if len(i.parameters.services) > 0 && !i.privileges.has(privGlobalService) {
+		return file, i, iso7816.ErrWrongData
+	}
 	return file, i, nil
 }
 
@@ -518,8 +553,8 @@ func (c *Card) mayAssign(sd *entry, p privileges) bool {
 		return true
 	}
 	for _, q := range []privilege{
-		privCardLock, privCardTerminate, privCardReset, privMandatedDAP,
-		privGlobalDelete, privGlobalLock, privGlobalRegistry, privFinalApplication,
+		privCardLock, privCardTerminate, privCardReset, privCVMManagement, privMandatedDAP,
+		privGlobalDelete, privGlobalLock, privGlobalRegistry, privFinalApplication, privContactlessActivation,
 	} {
 		if p.has(q) && !sd.privileges.has(q) {
 			return false
@@ -570,6 +605,9 @@ func (c *Card) create(i installation) error {
 		c.tx.record(undoFunc(func() { delete(c.session.running, e) }))
 	}
 	c.assign(e, i.privileges)
+	if len(i.parameters.services) > 0 {
+		c.update(e, func(e *entry) { e.services = i.parameters.services })
+	}
 	if i.selectable {
 		c.update(e, func(e *entry) { e.lifeCycle, e.implicit = oncard.Selectable, i.parameters.implicit })
 	}
@@ -578,7 +616,9 @@ func (c *Card) create(i installation) error {
 
 // domainProtocol is the secure channel protocol of a Security Domain that is
 // being installed: what tag 81 of its parameters says (two bytes, protocol and
-// "i", as the UICC Configuration has it), or the Issuer Security Domain's.
+// "i", as the UICC Configuration has it), or the Issuer Security Domain's. Of
+// SCP02, i = 00 is no option set of this card's, and what hosts say that can't
+// know it, GlobalPlatformPro among them: then it is the Issuer Security Domain's too.
 func (c *Card) domainProtocol(specific []byte) (scp.Protocol, error) {
 	p := c.state.issuer().domain.protocol
 	objects, err := iso7816.ParseTLVs(specific)
@@ -589,8 +629,11 @@ func (c *Card) domainProtocol(specific []byte) (scp.Protocol, error) {
 		if len(t.Value) != 2 {
 			return p, iso7816.ErrWrongData
 		}
-		p = scp.Protocol{Number: t.Value[0], I: t.Value[1]}
-		if !p.Valid() {
+		asked := scp.Protocol{Number: t.Value[0], I: t.Value[1]}
+		if asked == (scp.Protocol{Number: 2}) && p.Number == 2 {
+			return p, nil
+		}
+		if p = asked; !p.Valid() {
 			return p, iso7816.ErrWrongData
 		}
 	}
@@ -622,8 +665,9 @@ func (c *Card) instantiate(e *entry, m oncard.Module, p oncard.InstallParameters
 // installParameters are the parameters of INSTALL [for install] that this card
 // looks at.
 type installParameters struct {
-	specific []byte // application specific, tag C9
-	implicit []byte // implicit selection parameters, tag CF
+	specific []byte   // application specific, tag C9
+	implicit []byte   // implicit selection parameters, tag CF
+	services services // Global Service Parameters, tag CB
 }
 
 // parseInstallParameters reads the Install Parameters (GPCS table 11-49).
@@ -644,7 +688,7 @@ func parseInstallParameters(b []byte) (p installParameters, err error) {
 			if err != nil {
 				return p, err
 			}
-			p.implicit = s.implicit
+			p.implicit, p.services = s.implicit, s.services
 		case 0xEA, 0xB6:
 			if _, err := t.Children(); err != nil {
 				return p, err
@@ -663,6 +707,7 @@ func parseInstallParameters(b []byte) (p installParameters, err error) {
 // card looks at.
 type system struct {
 	implicit   []byte
+	services   services
 	restricted *restriction
 }
 
@@ -680,7 +725,12 @@ func systemParameters(t iso7816.TLV) (s system, err error) {
 			}
 			s.implicit = append(s.implicit, t.Value[0])
 		case 0xCB:
-			return s, iso7816.ErrWrongData // no Global Services
+			if s.services != nil {
+				return s, iso7816.ErrWrongData
+			}
+			if s.services, err = parseServices(t.Value); err != nil {
+				return s, err
+			}
 		case 0xD9:
 			if len(t.Value) != 1 || restriction(t.Value[0])&^restrictions != 0 {
 				return s, iso7816.ErrWrongData
@@ -756,7 +806,7 @@ func (c *Card) installForMakeSelectable(r *request) iso7816.Response {
 	if err == nil {
 		err = r.readReference(parameters)
 	}
-	if err != nil || s.restricted != nil {
+	if err != nil || s.restricted != nil || s.services != nil {
 		return refuse(iso7816.ErrWrongData)
 	}
 	e := c.state.entry(aid)
@@ -865,7 +915,7 @@ func (c *Card) deleteContent(sd *entry, cmd iso7816.Command, objects []iso7816.T
 	var confirmation []byte
 	err = c.system(func() error {
 		for _, e := range doomed {
-			if err := c.uninstall(e); err != nil {
+			if err := c.uninstall(e, file != nil); err != nil {
 				return err
 			}
 		}
@@ -932,7 +982,7 @@ func (c *Card) mayDelete(sd *entry, of iso7816.AID) bool {
 
 // uninstall asks the application to agree to its deletion. What can't be
 // executed isn't asked.
-func (c *Card) uninstall(e *entry) error {
+func (c *Card) uninstall(e *entry, withFile bool) error {
 	i, err := c.open(e)
 	if err != nil {
 		return nil
@@ -942,7 +992,7 @@ func (c *Card) uninstall(e *entry) error {
 		return nil
 	}
 	defer c.abortApplication()
-	if err := u.Uninstall(); err != nil {
+	if err := u.Uninstall(withFile); err != nil {
 		if r := refuse(err); r.SW != iso7816.ErrUnknown {
 			return r.SW
 		}

@@ -155,6 +155,7 @@ func TestInstallForLoadData(t *testing.T) {
 		"memory that is there":       {lv(aid, nil, nil, mustHex("EF0CC6020100C80400000100C70201"[:28]), nil), iso7816.ErrWrongData},
 		"memory well-formed":         {lv(aid, nil, nil, mustHex("EF0AC6020100C80400000100"), nil), iso7816.OK},
 		"memory that is not there":   {lv(aid, nil, nil, mustHex("EF06C80400020000"), nil), iso7816.ErrNoMemory},
+		"a format of the data block": {lv(aid, nil, nil, mustHex("EF07CD0101DD020102"), nil), iso7816.OK}, // read over, as 11.5.2.3.7 lets it
 		"memory of a length of 3":    {lv(aid, nil, nil, mustHex("EF05C803000200"), nil), iso7816.ErrWrongData},
 		"parameters that are no TLV": {lv(aid, nil, nil, mustHex("EF05"), nil), iso7816.ErrWrongData},
 		"length 0080 as 8180":        {append(append(lv(aid, nil, nil), 0x81, 0x80), append(iso7816.AppendTLV(nil, 0xEF, iso7816.AppendTLV(nil, 0xC1, make([]byte, 124))), 0)...), iso7816.OK},
@@ -197,7 +198,7 @@ func TestInstall(t *testing.T) {
 		"no module":                          {lv(pkg, nil, aid, none, c9, nil), iso7816.ErrWrongData},
 		"no privileges":                      {lv(pkg, mod, aid, nil, c9, nil), iso7816.ErrWrongData},
 		"Security Domain":                    {lv(pkg, mod, aid, []byte{0x80}, c9, nil), iso7816.ErrWrongData},
-		"Global Lock, 3 bytes":               {lv(pkg, mod, aid, []byte{0, 0x08, 0}, c9, nil), iso7816.ErrWrongData},
+		"Global Delete, 3 bytes":             {lv(pkg, mod, aid, []byte{0, 0x10, 0}, c9, nil), iso7816.ErrWrongData},
 		"no C9":                              {lv(pkg, mod, aid, none, nil, nil), iso7816.ErrWrongData},
 		"C9 twice":                           {lv(pkg, mod, aid, none, append(bytes.Clone(c9), c9...), nil), iso7816.ErrWrongData},
 		"unknown parameter":                  {lv(pkg, mod, aid, none, append(bytes.Clone(c9), 0xD0, 0), nil), iso7816.ErrWrongData},
@@ -218,7 +219,7 @@ func TestInstall(t *testing.T) {
 	}
 	// Both steps apart, three bytes of privileges, and system parameters.
 	split := iso7816.Command{CLA: 0x80, INS: insInstall, P1: forInstall, Ne: 256,
-		Data: lv(pkg, mod, aid, []byte{0, 0, 0}, append(mustHex("EF04C8020100"), c9...), nil)}
+		Data: lv(pkg, mod, aid, []byte{0, 0, 0}, append(mustHex("EF0BC8020100CA0100D7020010"), c9...), nil)}
 	if r := want(t, s, split, iso7816.OK); !bytes.Equal(r.Data, []byte{0}) {
 		t.Errorf("INSTALL answers %X", r.Data)
 	}

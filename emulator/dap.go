@@ -1,8 +1,6 @@
 package emulator
 
 import (
-	"crypto/sha1" //nolint:gosec // its size only
-
 	"github.com/freearea/freearea/globalplatform"
 	"github.com/freearea/freearea/iso7816"
 )
@@ -28,7 +26,7 @@ func (c *Card) verifyDAPs(l *loading, daps []globalplatform.DAPBlock) error {
 		if !ok || !c.state.ready(sd) || !k.verify(l.hash, d.Signature) {
 			return iso7816.ErrSecurityStatus
 		}
-		if len(l.hash) == sha1.Size && !k.weak() {
+		if len(l.hash) < k.leastHash() {
 			return iso7816.ErrWrongData // C.2
 		}
 		delete(wanted, sd)

@@ -3,18 +3,24 @@ package emulator
 import (
 	"bytes"
 	"context"
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/sha1"
 	"crypto/sha256"
+	"crypto/sha512"
+	"encoding/asn1"
 	"errors"
+	"io"
+	"math/big"
 	"sync"
 	"testing"
 
 	"github.com/freearea/freearea/globalplatform"
 	"github.com/freearea/freearea/globalplatform/scp"
+	"github.com/freearea/freearea/internal/ecc"
 	"github.com/freearea/freearea/iso7816"
 	"github.com/freearea/freearea/keys"
 )
@@ -43,15 +49,65 @@ var signers = sync.OnceValue(func() map[string]signer {
 		must(err)
 		out[name] = signer{globalplatform.PrivateKeyScheme{Key: k}, globalplatform.RSAPublicKey(&k.PublicKey)}
 	}
-	for name, curve := range map[string]elliptic.Curve{"P-256": elliptic.P256(), "P-521": elliptic.P521()} {
+	for name, curve := range map[string]elliptic.Curve{"P-256": elliptic.P256(), "P-384": elliptic.P384(), "P-521": elliptic.P521()} {
 		k, err := ecdsa.GenerateKey(curve, rand.Reader)
 		must(err)
 		v, err := globalplatform.ECPublicKey(&k.PublicKey)
 		must(err)
 		out[name] = signer{globalplatform.PrivateKeyScheme{Key: k}, v}
 	}
+	for _, name := range []string{"brainpoolP256r1", "brainpoolP256t1", "brainpoolP384r1", "brainpoolP512t1"} {
+		c, _ := ecc.Named(name)
+		d, err := rand.Int(rand.Reader, c.N)
+		must(err)
+		k, err := globalplatform.ParseECPublicKey(name, c.Encode(c.Multiply(c.G, d)))
+		must(err)
+		v, err := globalplatform.ECPublicKey(k)
+		must(err)
+		out[name] = signer{globalplatform.PrivateKeyScheme{Key: brainpoolKey{c, d, k}}, v}
+	}
 	return out
 })
+
+// brainpoolKey signs as the devices of issuers do.
+type brainpoolKey struct {
+	curve  *ecc.Curve
+	d      *big.Int
+	public crypto.PublicKey
+}
+
+func (k brainpoolKey) Public() crypto.PublicKey { return k.public }
+
+func (k brainpoolKey) Sign(random io.Reader, digest []byte, _ crypto.SignerOpts) ([]byte, error) {
+	n, err := rand.Int(random, k.curve.N)
+	if err != nil {
+		return nil, err
+	}
+	r, s, ok := k.curve.Sign(k.d, n, digest)
+	if !ok {
+		return nil, errors.New("another random number is needed")
+	}
+	return asn1.Marshal(struct{ R, S *big.Int }{r, s})
+}
+
+// The hash of a load file is no shorter than the one that the token's signature
+// uses (GPCS table C-3). The hash is looked at when the token has been found
+// right, and nothing is loaded here.
+func TestHashesBesideTokens(t *testing.T) {
+	for name, least := range map[string]int{
+		"RSA-1024": 20, "RSA-2048": 32, "AES-128": 32, "AES-256": 32, "P-256": 32, "P-384": 48, "P-521": 64,
+		"brainpoolP256r1": 32, "brainpoolP256t1": 32, "brainpoolP384r1": 48, "brainpoolP512t1": 64,
+	} {
+		c := delegated(t, signers()[name].KeyValue)
+		s := openDomain(t, c, domainX, keysX)
+		for _, size := range []int{0, 20, 32, 48, 64} {
+			_, err := globalplatform.Execute(context.Background(), s, withToken(t, signers()[name].Signer, globalplatform.InstallForLoad{LoadFile: testPackage, Hash: make([]byte, size)}))
+			if size < least && !errors.Is(err, iso7816.ErrWrongData) || size >= least && err != nil {
+				t.Errorf("%s beside a hash of %d bytes: %v", name, size, err)
+			}
+		}
+	}
+}
 
 func putOne(t testing.TB, s scp.Channel, version byte, v globalplatform.KeyValue) {
 	t.Helper()
@@ -110,7 +166,7 @@ func withToken(t testing.TB, s globalplatform.Signer, c globalplatform.Tokenized
 // and with a changed one, allowed once with its own, and confirmed.
 func TestDelegatedManagement(t *testing.T) {
 	block := testLoadFile(testPackage, testModuleID, otherModule)
-	sum := sha256.Sum256(block)
+	sum := sha512.Sum512(block) // which goes beside every scheme
 	ctx := context.Background()
 	for name, signer := range signers() {
 		t.Run(name, func(t *testing.T) {

@@ -38,7 +38,14 @@
 // becomes PERSONALIZED. It can be given keys by PUT KEY and by STORE DATA, also
 // through the Security Domain above it until then. Token, receipt and DAP keys
 // are found by their usage, or by the customary versions 70, 71 and 73 with the
-// identifier 01.
+// identifier 01; the key that deciphers load files is 01 of version 75.
+//
+// Every privilege of GPCS table 6-1 can be given to a Security Domain, and to an
+// application those that say what an application may do: card lock and
+// termination, Card Reset, CVM Management, Global Lock, Global Registry, Final
+// Application, Global Service and the contactless ones. What they allow is in
+// [oncard.Registry]. The card keeps the contactless ones and does nothing by
+// them: Amendment C, which says what they do, is not part of GPCS.
 //
 // A Security Domain lets another one act on what is associated with it if that
 // one is itself or above it. Privileges over the whole card are given away only
@@ -47,7 +54,10 @@
 // identifier (tag 93) is taken once.
 //
 // Each logical channel has an application of its own; a Security Domain has one
-// secure channel at a time, whichever logical channel it is on. An application
+// secure channel at a time, whichever logical channel it is on, and speaks it
+// for the applications that are associated with it ([oncard.Platform]). A card
+// with contacts whose ATR offers T=0 first splits responses as T=0 does, with
+// 61xx and 6Cxx. An application
 // that does not implement [oncard.MultiSelectable] runs on one logical channel,
 // and shares it with the others of its load file.
 //
@@ -64,18 +74,18 @@
 //     something belongs to, a transition to the present life cycle state, a
 //     missing or used token, commands out of sequence, a second secure channel
 //     to a Security Domain;
-//   - 6982 to a wrong token, a wrong or missing DAP, a wrong key check value,
-//     and to content management without a secure channel with C-MAC;
+//   - 6982 to a wrong token, a wrong or missing DAP, a wrong key check value, a
+//     load file in the clear for a Security Domain that wants it ciphered, or
+//     that has no key for it, and to content management without a secure channel with C-MAC;
 //   - 6A88 where the command names something that the registry does not have,
 //     and to GET STATUS of the Issuer Security Domain by another one;
 //   - 6A80 for a load file that fails its hash or that the linker refuses, for
 //     privileges that exclude each other or that this card doesn't assign, for
+//     a load file that can't be deciphered or comes with too short a hash, for
 //     a key that is there already or can't take another's place, and for tokens
 //     where the authenticated owner manages, who needs none;
 //   - 6A82 to the selection of a locked application, as of one that is not there.
 //
-// Not there: ciphered load files, Global Services, a shared CVM, contactless
-// activation, private keys and receipts by public-key schemes, the deprecated
-// structure of GET STATUS, values of STORE DATA to a Security Domain that are
-// all encrypted (6A86).
+// Not there: contactless activation, private keys and with them receipts by
+// public-key schemes, the deprecated structure of GET STATUS.
 package emulator

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/aes"
-	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
 	"encoding/hex"
@@ -230,17 +229,14 @@ func TestDomainInstallation(t *testing.T) {
 		"Token Verification and Delegated":    {cmdInstallDomain(domainX, "A0A000", ""), iso7816.ErrWrongData},
 		"Receipt Generation and Delegated":    {cmdInstallDomain(domainX, "A08080", ""), iso7816.ErrWrongData},
 		"Mandated DAP without DAP":            {cmdInstallDomain(domainX, "818000", ""), iso7816.ErrWrongData},
-		"Global Service":                      {cmdInstallDomain(domainX, "808100", ""), iso7816.ErrWrongData},
-		"CVM Management":                      {cmdInstallDomain(domainX, "828000", ""), iso7816.ErrWrongData},
-		"Ciphered Load File Data Block":       {cmdInstallDomain(domainX, "808040", ""), iso7816.ErrWrongData},
+		"Ciphered Load File of an applet":     {cmdRights(instanceB, "000040"), iso7816.ErrWrongData},
 		"privileges of 4 bytes":               {cmdInstallDomain(domainX, "80800000", ""), iso7816.ErrWrongData},
 		"RFU":                                 {cmdInstallDomain(domainX, "808001", ""), iso7816.ErrWrongData},
-		"Global Service, 2 bytes":             {cmdInstallDomain(domainX, "8081", ""), iso7816.ErrWrongData},
 		"parameters that are no TLV":          {cmdInstallDomain(domainX, "80", "8103"), iso7816.ErrWrongData},
 		"a protocol that nobody speaks":       {cmdInstallDomain(domainX, "80", "81020355"), iso7816.ErrWrongData},
 		"an AID that is there":                {cmdInstallDomain(instanceA, "80", ""), iso7816.ErrConditions},
 		"Delegated Management of an applet":   {cmdRights(instanceB, "200000"), iso7816.ErrWrongData},
-		"Global Lock of an applet":            {cmdRights(instanceB, "000800"), iso7816.ErrWrongData},
+		"Global Delete of an applet":          {cmdRights(instanceB, "001000"), iso7816.ErrWrongData},
 		"Card Reset of what isn't selectable": {func() iso7816.Command { r := cmdRights(instanceB, "040000"); r.P1 = forInstall; return r }(), iso7816.ErrWrongData},
 	} {
 		if r := send(t, s, test.cmd); r.SW != test.want {
@@ -299,6 +295,10 @@ func TestPutKey(t *testing.T) {
 		{"key type", cmdPutKey(0, 0x70, 1, append([]byte{0x90}, token[1:]...)), iso7816.ErrWrongData},
 		{"point off the curve", cmdPutKey(0, 0x70, 1, offCurve), iso7816.ErrWrongData},
 		{"point without parameters", cmdPutKey(0, 0x70, 1, append(bytes.Clone(ec[:67]), 0)), iso7816.ErrWrongData},
+		{"reference of no curve", cmdPutKey(0, 0x70, 1, append(bytes.Clone(ec[:67]), 0xF0, 1, 9, 0)), iso7816.ErrWrongData},
+		{"reference of another curve", cmdPutKey(0, 0x70, 1, append(bytes.Clone(ec[:67]), 0xF0, 1, 3, 0)), iso7816.ErrWrongData},
+		{"EC private key", cmdPutKey(0, 0x70, 1, append([]byte{0xB1}, token[1:]...)), iso7816.ErrWrongData},
+		{"RSA private exponent", cmdPutKey(0, 0x70, 1, append([]byte{0xA3}, token[1:]...)), iso7816.ErrWrongData},
 		{"modulus without exponent", cmdPutKey(0, 0x70, 1, append(bytes.Clone(rsa[:131]), 0)), iso7816.ErrWrongData},
 		{"RSA with a check value", cmdPutKey(0, 0x70, 1, append(bytes.Clone(rsa[:len(rsa)-1]), 1, 9)), iso7816.ErrWrongData},
 		{"replacing what isn't there", cmdPutKey(0x70, 0x70, 1, token), iso7816.ErrDataNotFound},
@@ -322,11 +322,15 @@ func TestPutKey(t *testing.T) {
 	want(t, s, cmdPutKey(0, 0x72, 5, sealed(t, s, k32)), iso7816.OK)
 	want(t, s, cmdPutKey(0x72, 0x75, 5, sealed(t, s, bytes.Repeat([]byte{8}, 32))), iso7816.OK) // of another version now
 	want(t, s, cmdPutKeys(t, s, 0, keysX), iso7816.OK)
-	own := append([]byte{0xB0, 65}, point...)
-	for kind := byte(keyTypeECField); kind <= keyTypeECOrder; kind++ {
-		v := curveParameters(elliptic.P256())[kind]
-		own = append(append(own, kind, byte(len(v))), v...)
+	parameters := func(point []byte, curve string) []byte {
+		own := append([]byte{keyTypeECPublic, 65}, point...)
+		for kind := byte(keyTypeECField); kind <= keyTypeECOrder; kind++ {
+			v := curveParameters(curve)[kind]
+			own = append(append(own, kind, byte(len(v))), v...)
+		}
+		return own
 	}
+	own, brainpool := parameters(point, "P-256"), curveParameters("brainpoolP256t1")[keyTypeECGenerator]
 	other := bytes.Clone(own)
 	other[70] ^= 1
 	for name, test := range map[string]struct {
@@ -337,6 +341,8 @@ func TestPutKey(t *testing.T) {
 		"a parameter missing":  {append(bytes.Clone(own[:len(own)-34]), 0), iso7816.ErrWrongData},
 		"a cofactor of 2":      {append(bytes.Clone(own), keyTypeECCofactor, 1, 2, 0), iso7816.ErrWrongData},
 		"its own parameters":   {append(bytes.Clone(own), 0), iso7816.OK},
+		"a Brainpool curve's":  {append(parameters(brainpool, "brainpoolP256t1"), 0), iso7816.OK},
+		"of another curve":     {append(parameters(brainpool, "brainpoolP256r1"), 0), iso7816.ErrWrongData},
 		"and its cofactor too": {append(bytes.Clone(own), keyTypeECCofactor, 1, 1, 0), iso7816.OK},
 	} {
 		c := newTestCard(t)
@@ -634,7 +640,7 @@ func TestStoreDataInDomain(t *testing.T) {
 		{"DGI", IssuerSecurityDomain, 0x88, "00700342021235", iso7816.ErrWrongData, 0x42, "1234"}, // the template's length
 		{"DGI right", IssuerSecurityDomain, 0x88, "007004" + "42021235", iso7816.OK, 0x42, "1235"},
 		{"application dependent encryption", IssuerSecurityDomain, 0xA8, "007004" + "42021236", iso7816.OK, 0x42, "1236"},
-		{"all encrypted", IssuerSecurityDomain, 0xE8, "007004" + "42021237", iso7816.ErrIncorrectP1P2, 0x42, "1236"},
+		{"all encrypted, in the clear", IssuerSecurityDomain, 0xE8, "007004" + "42021237", iso7816.ErrWrongData, 0x42, "1236"},
 		{"RFU encryption", IssuerSecurityDomain, 0xD0, "42021237", iso7816.ErrIncorrectP1P2, 0x42, "1236"},
 		{"RFU format", IssuerSecurityDomain, 0x98, "42021237", iso7816.ErrIncorrectP1P2, 0x42, "1236"},
 		{"two objects, one wrong", IssuerSecurityDomain, 0x90, "42021237" + "D30100", iso7816.ErrWrongData, 0x42, "1236"},
@@ -1017,9 +1023,80 @@ func TestListOfApplications(t *testing.T) {
 	if r := transmit(t, c, "80CA2F00 02 5C00 00"); !bytes.Equal(r.Data, mustHex("610A4F08F07465737400D001")) {
 		t.Errorf("a Security Domain lists %X %v", r.Data, r.SW)
 	}
+	if list, err := globalplatform.Applications(t.Context(), iso7816.Plain(c)); err != nil || len(list) != 1 || list[0] != domainX {
+		t.Errorf("the host reads %v, %v", list, err)
+	}
 	for hex, sw := range map[string]iso7816.SW{"80CA2F00 00": iso7816.ErrWrongData, "00CA2F00 02 5C00 00": iso7816.ErrUnknownINS, "80CB2F00 02 5C00 00": iso7816.ErrUnknownINS, "00CB0042 00": iso7816.ErrUnknownINS} {
 		if r := transmit(t, c, hex); r.SW != sw {
 			t.Errorf("%s: %v, want %v", hex, r.SW, sw)
+		}
+	}
+}
+
+// Where P1 says that all values are encrypted, those of a Security Domain are
+// under its data encryption key, padded as GPCS B.1.3 and B.2.3 say.
+func TestEncryptedValues(t *testing.T) {
+	for _, p := range []scp.Protocol{scp.SCP03, {Number: 2, I: 0x55}} {
+		c := newTestCard(t, func(cfg *Config) { cfg.SecureChannel = p })
+		s, err := scp.Open(t.Context(), iso7816.Plain(c), testConfig(t).Keys, scp.HostOptions{Level: scp.CDecryption, Protocols: []scp.Protocol{p}, AllowDeprecated: true, AID: IssuerSecurityDomain})
+		if err != nil {
+			t.Fatal(err)
+		}
+		size := 16
+		if p.Number == 2 {
+			size = 8
+		}
+		raw := func(plain []byte) []byte {
+			b, err := s.EncryptSensitive(plain)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return b
+		}
+		seal := func(v string) []byte {
+			b := append(mustHex(v), 0x80)
+			return raw(append(b, make([]byte, (size-len(b)%size)%size)...))
+		}
+		group := func(id string, v []byte) []byte { return append(append(mustHex(id), byte(len(v))), v...) }
+		object := func(tag iso7816.Tag, v []byte) []byte { return iso7816.AppendTLV(nil, tag, v) }
+		check := keysX.ENC.CheckValue()
+		newKey := append(group("00B9", append(mustHex("B914"+"950138"+"800188"+"810110"+"820101"+"830120"+"8403"), check[:]...)), group("8113", raw(keysX.ENC.Bytes()))...)
+		for i, step := range []struct {
+			p1   byte
+			data []byte
+			want iso7816.SW
+			cin  string
+		}{
+			{0xE8, group("0070", seal("45021234")), iso7816.OK, "1234"},
+			{0xF0, object(0x45, seal("1235")), iso7816.OK, "1235"},
+			{0xF0, append(object(0x45, seal("1236")), object(tagManagerURL, seal("616263"))...), iso7816.OK, "1236"},
+			{0xE0, object(0x45, seal("112233445566778899AABBCCDDEEFF0011")), iso7816.OK, "112233445566778899AABBCCDDEEFF0011"},
+			{0xF0, object(0x45, mustHex("1237")), iso7816.ErrWrongData, ""},
+			{0xF0, object(0x45, nil), iso7816.ErrWrongData, ""},
+			{0xF0, object(0x45, raw(make([]byte, size))), iso7816.ErrWrongData, ""},                                           // no padding
+			{0xF0, object(0x45, raw(append([]byte{1, 0x80}, make([]byte, 2*size-2)...))), iso7816.ErrWrongData, ""},           // too much of it
+			{0xF0, append(object(0x45, seal("1238")), object(tagManagerURL, mustHex("616263"))...), iso7816.ErrWrongData, ""}, // one in the clear
+			{0xE8, newKey, iso7816.ErrWrongData, ""},                                                                          // the description of keys is never encrypted
+			{0xF0, object(tagManagerURL, seal("")), iso7816.OK, ""},                                                           // taken away
+			{0x70, object(0x45, seal("4501"))[:5], iso7816.OK, ""},                                                            // more follows
+			{0x90, nil, iso7816.ErrIncorrectP1P2, ""},                                                                         // in the clear suddenly
+		} {
+			cmd := iso7816.Command{CLA: 0x80, INS: insStoreData, P1: step.p1, Data: step.data}
+			if step.p1 == 0x90 {
+				cmd.P2 = 1
+			}
+			if r := send(t, s, cmd); r.SW != step.want {
+				t.Errorf("%v, step %d: %v, want %v", p, i, r.SW, step.want)
+			}
+			if step.cin == "" {
+				step.cin = "112233445566778899AABBCCDDEEFF0011"
+			}
+			if v, _ := c.state.issuer().domain.object(tagCIN); !bytes.Equal(v, mustHex(step.cin)) {
+				t.Errorf("%v, step %d: image number %X", p, i, v)
+			}
+		}
+		if _, there := c.state.issuer().domain.object(tagManagerURL); there {
+			t.Errorf("%v: the URL is still there", p)
 		}
 	}
 }

@@ -42,8 +42,9 @@ var (
 const (
 	imageMagic = "FRACARD\n"
 	// imageVersion is what is written. Version 1 had no Security Domains but
-	// the Issuer's, and is read as the card that it would have been with them.
-	imageVersion = 2
+	// the Issuer's, and is read as the card that it would have been with them;
+	// version 2 had no Global Services and no global PIN.
+	imageVersion = 3
 	imageHeader  = len(imageMagic) + 2 + 4
 	// maxImage bounds an image file, in bytes.
 	maxImage = 64 << 20
@@ -135,6 +136,13 @@ func (w *writer) state(s *state) {
 	w.number(p.TransientDeselect)
 	w.bytes(s.diversification[:])
 	w.byte(byte(s.restricted))
+	w.byte(byte(s.cvm.format))
+	w.bytes(s.cvm.value)
+	w.byte(s.cvm.limit)
+	w.byte(s.cvm.left)
+	w.bool(s.cvm.blocked)
+	w.bool(s.historical != nil)
+	w.bytes(s.historical)
 	w.number(len(s.files))
 	for _, f := range s.files {
 		w.aid(f.aid)
@@ -171,6 +179,8 @@ func (w *writer) entry(e *entry) {
 	w.aid(e.securityDomain)
 	w.bytes(e.privileges[:])
 	w.bytes(e.implicit)
+	w.bytes(e.services.bytes())
+	w.bytes(e.registered.bytes())
 	w.byte(e.lifeCycle)
 	w.bool(e.locked)
 	w.bool(e.own)
@@ -317,6 +327,16 @@ func (r *reader) state() *state {
 	if r.version > 1 {
 		s.restricted = restriction(r.byte())
 	}
+	if r.version > 2 {
+		s.cvm = cvm{
+			format: oncard.CVMFormat(r.byte()), value: r.bytes(0, maxCVM),
+			limit: r.byte(), left: r.byte(), blocked: r.bool(),
+		}
+		changed := r.bool()
+		if s.historical = r.bytes(0, 15); !changed {
+			s.historical = nil
+		}
+	}
 	for n := r.count(20); n > 0 && r.err == nil; n-- {
 		s.files = append(s.files, r.file())
 	}
@@ -376,6 +396,9 @@ func (r *reader) entry() *entry {
 	if r.version > 1 {
 		e.implicit = r.bytes(0, 255)
 	}
+	if r.version > 2 {
+		e.services, e.registered = r.services(), r.services()
+	}
 	e.lifeCycle = r.byte()
 	e.locked = r.bool()
 	e.own = r.bool()
@@ -389,6 +412,19 @@ func (r *reader) entry() *entry {
 		e.domain = r.domain()
 	}
 	return e
+}
+
+// services reads names of Global Services.
+func (r *reader) services() services {
+	b := r.bytes(0, 2*maxServices)
+	if len(b) == 0 {
+		return nil
+	}
+	names, err := parseServices(b)
+	if err != nil {
+		r.fail("service names %X", b)
+	}
+	return names
 }
 
 // domainVersion1 reads key sets, which only a Security Domain had.
@@ -439,6 +475,12 @@ func (s *state) check() error {
 	if s.restricted&^restrictions != 0 {
 		return fmt.Errorf("restrictions %02X", byte(s.restricted))
 	}
+	if err := s.cvm.check(); err != nil {
+		return err
+	}
+	if _, ok := withHistoricalBytes(s.profile.ATR, s.historical); s.historical != nil && !ok {
+		return fmt.Errorf("historical bytes %X", s.historical)
+	}
 	if len(s.entries) == 0 || s.issuer().domain == nil || !s.issuer().own {
 		return errors.New("no Issuer Security Domain")
 	}
@@ -466,13 +508,19 @@ func (s *state) check() error {
 			}
 		}
 	}
-	held := privileges{}
+	held, names := privileges{}, services{}
 	for i, e := range s.entries {
 		if err := name(e.aid); err != nil {
 			return err
 		}
 		if err := s.checkEntry(e, i == 0); err != nil {
 			return fmt.Errorf("application %v: %w", e.aid, err)
+		}
+		for _, name := range e.registered {
+			if slices.Contains(names, name) {
+				return fmt.Errorf("application %v has a service %04X that another has", e.aid, name)
+			}
+			names = append(names, name)
 		}
 		for _, q := range single {
 			if e.privileges.has(q) && held.has(q) {
@@ -513,6 +561,8 @@ func (s *state) checkEntry(e *entry, issuer bool) error {
 		return fmt.Errorf("life cycle state %02X", e.lifeCycle)
 	case issuer && (e.locked || e.securityDomain != e.aid):
 		return errors.New("it is the Issuer Security Domain")
+	case !e.mayServe():
+		return errors.New("it has services that it may not offer")
 	case e.domain == nil:
 		return nil
 	}

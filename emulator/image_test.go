@@ -116,6 +116,38 @@ func TestImageOfVersion1(t *testing.T) {
 	c.Close()
 }
 
+// An image of version 2 has neither Global Services nor a global PIN. The file
+// in testdata was written by the code of that version: a Security Domain with
+// keys, the test load file, and instance A, locked.
+func TestImageOfVersion2(t *testing.T) {
+	old, err := os.ReadFile("testdata/version-2.img")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := decodeImage(old)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.cvm.active() || s.historical != nil || len(s.entry(instanceA).services) != 0 || !s.entry(instanceA).locked {
+		t.Errorf("another card: %+v, %X, %+v", s.cvm, s.historical, s.entry(instanceA))
+	}
+	path := filepath.Join(t.TempDir(), "card.img")
+	if err := os.WriteFile(path, old, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c, err := Open(path, testLinker{}, WithRand(&stream{}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	openDomain(t, c, domainX, keysX)
+	want(t, authenticate(t, c, scp.CMAC), cmdSetStatus(instanceA, 0x00), iso7816.OK)
+	want(t, iso7816.Plain(c), iso7816.Select(instanceA), iso7816.OK)
+	if now, _ := os.ReadFile(path); now[9] != imageVersion {
+		t.Errorf("written as version %d", now[9])
+	}
+}
+
 // Instances of what can't be executed any more are there, can't be selected,
 // and can be deleted.
 func TestImageWhoseLoadFileTheLinkerForgot(t *testing.T) {
@@ -128,12 +160,19 @@ func TestImageWhoseLoadFileTheLinkerForgot(t *testing.T) {
 	loadTestPackage(t, s)
 	want(t, s, cmdInstall(instanceA, specific(64, 4, 4, 0)), iso7816.OK)
 	c.Close()
+	no := errors.New("no")
 	for name, linker := range map[string]oncard.Linker{
 		"none":    nil,
-		"refuses": linkerFunc(func(iso7816.AID) (map[iso7816.AID]oncard.Module, error) { return nil, errors.New("no") }),
+		"refuses": linkerFunc(func(iso7816.AID) (map[iso7816.AID]oncard.Module, error) { return nil, no }),
 	} {
 		if c, err = Open(path, linker); err != nil {
 			t.Fatalf("%s: %v", name, err)
+		}
+		switch err := c.Refused(); {
+		case name == "none" && err != nil:
+			t.Errorf("%s: %v", name, err)
+		case name == "refuses" && (!errors.Is(err, no) || err.Error() != "load file "+testPackage.String()+": no"):
+			t.Errorf("%s: %v", name, err)
 		}
 		if r := send(t, iso7816.Plain(c), iso7816.Select(instanceA)); r.SW != iso7816.ErrFuncNotSupported {
 			t.Errorf("%s: SELECT %v", name, r.SW)
@@ -245,6 +284,20 @@ func TestDamagedImages(t *testing.T) {
 		"own application's module":  func(s *state) { s.entries[1].module = instanceB },
 		"nameless module":           func(s *state) { s.files[1].modules[0] = iso7816.AID{} },
 		"no ATR":                    func(s *state) { s.profile.ATR = nil },
+		"historical bytes":          func(s *state) { s.historical = make([]byte, 16) },
+		"global PIN of no format":   func(s *state) { s.cvm = cvm{format: 4, value: []byte{1}, limit: 1, left: 1} },
+		"global PIN without value":  func(s *state) { s.cvm = cvm{format: oncard.CVMHex, limit: 1, left: 1} },
+		"global PIN without tries":  func(s *state) { s.cvm = cvm{format: oncard.CVMHex, value: []byte{1}, limit: 1} },
+		"more tries than the limit": func(s *state) { s.cvm = cvm{format: oncard.CVMHex, value: []byte{1}, limit: 1, left: 2} },
+		"service without privilege": func(s *state) { s.entries[1].services = services{0xA001} },
+		"service registered twice": func(s *state) {
+			for _, e := range s.entries[:2] {
+				e.privileges, e.registered = e.privileges.with(privGlobalService), services{0xA001}
+			}
+		},
+		"service of no family": func(s *state) {
+			s.entries[0].privileges, s.entries[0].services = s.entries[0].privileges.with(privGlobalService), services{0x8001}
+		},
 	} {
 		s, err := decodeImage(good)
 		if err != nil {

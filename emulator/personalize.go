@@ -2,6 +2,8 @@ package emulator
 
 import (
 	"bytes"
+	"crypto/aes"
+	"crypto/des"
 	"slices"
 
 	"github.com/freearea/freearea/emulator/oncard"
@@ -18,8 +20,9 @@ type personalization struct {
 	block  byte      // number that the next STORE DATA must have
 	// What a Security Domain has received: it takes the data of the whole
 	// sequence at once.
-	format byte
-	data   []byte
+	format    byte
+	encrypted bool // all values are
+	data      []byte
 }
 
 // maxStored bounds the data of one sequence to a Security Domain, in bytes.
@@ -124,22 +127,25 @@ func (c *Card) storeData(sd *entry, cmd iso7816.Command) iso7816.Response {
 func (p *personalization) reset() { p.block, p.data = 0, nil }
 
 func (c *Card) personalize(i *instance, cmd iso7816.Command) iso7816.Response {
-	defer c.abortApplication()
+	l := c.at
+	l.forwarding = i
+	defer func() {
+		l.forwarding = nil
+		c.abortApplication()
+	}()
 	return i.app.(oncard.Personalizable).Personalize(cmd, channel{c.at.secure})
 }
 
 // storeInDomain takes one block for a Security Domain, and with the last one
 // all that came.
 func (c *Card) storeInDomain(p *personalization, cmd iso7816.Command) error {
-	format := cmd.P1 & storeFormat
+	format, encrypted := cmd.P1&storeFormat, cmd.P1&storeEncrypted == storeEncrypted
 	switch {
 	case format == storeFormat || cmd.P1&storeEncrypted == 0x40:
 		return iso7816.ErrIncorrectP1P2 // RFU
-	case cmd.P1&storeEncrypted == storeEncrypted:
-		return iso7816.ErrIncorrectP1P2 // nothing says how such values are padded
 	case cmd.P2 == 0:
-		p.format, p.data = format, nil
-	case format != p.format:
+		p.format, p.encrypted, p.data = format, encrypted, nil
+	case format != p.format, encrypted != p.encrypted:
 		return iso7816.ErrIncorrectP1P2
 	}
 	if len(p.data)+len(cmd.Data) > maxStored {
@@ -149,12 +155,12 @@ func (c *Card) storeInDomain(p *personalization, cmd iso7816.Command) error {
 	if cmd.P1&storeLast == 0 {
 		return nil
 	}
-	s := &storing{card: c, entry: p.entry, next: p.entry.domain.clone()}
+	s := &storing{card: c, entry: p.entry, next: p.entry.domain.clone(), encrypted: p.encrypted}
 	var err error
 	if p.format == storeDGI {
 		err = s.groups(p.data)
 	} else {
-		err = s.objects(p.data)
+		err = s.objects(p.data, s.value)
 	}
 	if err != nil {
 		return err
@@ -173,16 +179,44 @@ type storing struct {
 	entry *entry
 	next  *domain
 	aid   iso7816.AID // of the Issuer Security Domain, where it gets another one
+
+	encrypted bool // every value is (b7 and b6 of P1 are 11)
 }
 
-// objects reads data objects.
-func (s *storing) objects(data []byte) error {
+// value is a value in the clear. Where all are encrypted, it is under the
+// secure channel's data encryption key, with the padding of GPCS B.1.3 and
+// B.2.3, which no table changes for data objects.
+func (s *storing) value(v []byte) ([]byte, error) {
+	if !s.encrypted {
+		return v, nil
+	}
+	plain, err := s.card.at.secure.DecryptSensitive(v)
+	if err != nil {
+		return nil, iso7816.ErrWrongData
+	}
+	end := len(bytes.TrimRight(plain, "\x00")) - 1
+	size := aes.BlockSize
+	if s.card.at.selected.domain.protocol.Number == 2 {
+		size = des.BlockSize
+	}
+	if end < 0 || plain[end] != 0x80 || len(plain)-end > size {
+		return nil, iso7816.ErrWrongData
+	}
+	return plain[:end], nil
+}
+
+// objects reads data objects, each with a value of its own; those of a data
+// grouping have been deciphered with it.
+func (s *storing) objects(data []byte, value func([]byte) ([]byte, error)) error {
 	list, err := iso7816.ParseTLVs(data)
 	if err != nil {
 		return iso7816.ErrWrongData
 	}
 	for _, t := range list {
-		if err := s.object(t); err != nil {
+		if t.Value, err = value(t.Value); err == nil {
+			err = s.object(t)
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -282,10 +316,17 @@ func (s *storing) groups(data []byte) error {
 		list = list[1:]
 		switch d.ID {
 		case dgiObjects:
-			if err := s.objects(d.Value); err != nil {
+			v, err := s.value(d.Value)
+			if err == nil {
+				err = s.objects(v, func(v []byte) ([]byte, error) { return v, nil })
+			}
+			if err != nil {
 				return err
 			}
 		case dgiKeys:
+			if s.encrypted {
+				return iso7816.ErrWrongData // table 11-91: the description of keys is not
+			}
 			if list, err = s.keys(d.Value, list); err != nil {
 				return err
 			}

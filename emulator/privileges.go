@@ -12,30 +12,34 @@ type privileges [3]byte
 type privilege struct{ i, bit byte }
 
 var (
-	privSecurityDomain       = privilege{0, 0x80}
-	privDAPVerification      = privilege{0, 0x40}
-	privDelegatedManagement  = privilege{0, 0x20}
-	privCardLock             = privilege{0, 0x10}
-	privCardTerminate        = privilege{0, 0x08}
-	privCardReset            = privilege{0, 0x04}
-	privMandatedDAP          = privilege{0, 0x01}
-	privTrustedPath          = privilege{1, 0x80}
-	privAuthorizedManagement = privilege{1, 0x40}
-	privTokenVerification    = privilege{1, 0x20}
-	privGlobalDelete         = privilege{1, 0x10}
-	privGlobalLock           = privilege{1, 0x08}
-	privGlobalRegistry       = privilege{1, 0x04}
-	privFinalApplication     = privilege{1, 0x02}
-	privReceiptGeneration    = privilege{2, 0x80}
+	privSecurityDomain        = privilege{0, 0x80}
+	privDAPVerification       = privilege{0, 0x40}
+	privDelegatedManagement   = privilege{0, 0x20}
+	privCardLock              = privilege{0, 0x10}
+	privCardTerminate         = privilege{0, 0x08}
+	privCardReset             = privilege{0, 0x04}
+	privCVMManagement         = privilege{0, 0x02}
+	privMandatedDAP           = privilege{0, 0x01}
+	privTrustedPath           = privilege{1, 0x80}
+	privAuthorizedManagement  = privilege{1, 0x40}
+	privTokenVerification     = privilege{1, 0x20}
+	privGlobalDelete          = privilege{1, 0x10}
+	privGlobalLock            = privilege{1, 0x08}
+	privGlobalRegistry        = privilege{1, 0x04}
+	privFinalApplication      = privilege{1, 0x02}
+	privGlobalService         = privilege{1, 0x01}
+	privReceiptGeneration     = privilege{2, 0x80}
+	privCiphered              = privilege{2, 0x40}
+	privContactlessActivation = privilege{2, 0x20}
 )
 
-// Which privileges this card assigns. What an application could only use
-// through an interface that [oncard.Card] doesn't have, it is not given; nor
-// has the card Global Services, a shared CVM, ciphered load files, or a
-// contactless registry.
+// Which privileges this card assigns: all of GPCS table 6-1 to Security
+// Domains; to applications those that 6.6 and 9.6 give a meaning for them, and
+// not the ones that only say what a Security Domain does (9.1.3, 6.7). Of the
+// contactless ones the card keeps a record: what they allow is Amendment C's.
 var (
-	domainPrivileges      = privileges{0xFD, 0xFE, 0x80}
-	applicationPrivileges = privileges{0x04, 0x02, 0x00}
+	domainPrivileges      = privileges{0xFF, 0xFF, 0xF0}
+	applicationPrivileges = privileges{0x1E, 0x0F, 0x30}
 )
 
 func (p privileges) has(q privilege) bool { return p[q.i]&q.bit != 0 }
@@ -114,7 +118,11 @@ func (c *Card) assign(e *entry, p privileges) {
 		}
 	}
 	if p != e.privileges {
-		c.update(e, func(e *entry) { e.privileges = p })
+		c.update(e, func(e *entry) {
+			if e.privileges = p; !p.has(privGlobalService) {
+				e.services, e.registered = nil, nil
+			}
+		})
 	}
 }
 

@@ -153,6 +153,24 @@ func TestSequenceCounters(t *testing.T) {
 	}
 }
 
+// GlobalPlatformPro asks for SCP02 with i = 00, since no answer of the card has
+// told it more: what the Issuer Security Domain speaks is meant.
+func TestDomainOfUnknownOptions(t *testing.T) {
+	p := scp.Protocol{Number: 2, I: 0x55}
+	c := newTestCard(t, func(c *Config) { c.SecureChannel = p })
+	transmit(t, c, "00A40400")
+	s, err := scp.Open(context.Background(), iso7816.Plain(c), testConfig(t).Keys, scp.HostOptions{Level: scp.CMAC, Protocols: []scp.Protocol{p}, AllowDeprecated: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want(t, s, cmdInstallDomain(domainX, "808000", "81020200"), iso7816.OK)
+	if got := c.state.entry(domainX).domain.protocol; got != p {
+		t.Errorf("the Security Domain speaks %v", got)
+	}
+	c = newTestCard(t)
+	want(t, authenticate(t, c, scp.CMAC), cmdInstallDomain(domainX, "808000", "81020200"), iso7816.ErrWrongData)
+}
+
 // A Security Domain speaks the protocol that its installation says.
 func TestDomainsOfOtherProtocols(t *testing.T) {
 	ctx := context.Background()

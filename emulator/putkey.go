@@ -147,7 +147,7 @@ func (k *newKey) recogniseCurve() error {
 	if h, ok := own[keyTypeECCofactor]; ok && !bytes.Equal(h, []byte{1}) {
 		return iso7816.ErrWrongData
 	}
-	for _, c := range curves {
+	for _, c := range curves() {
 		if parameters := curveParameters(c); included(parameters, own) {
 			k.components = append(rest, component{keyTypeECGenerator, parameters[keyTypeECGenerator]})
 			return nil

@@ -13,6 +13,8 @@ type state struct {
 	profile         Profile
 	diversification [10]byte
 	restricted      restriction // what no Security Domain may do any more
+	cvm             cvm
+	historical      []byte // bytes of the ATR that an application set; nil for the profile's
 	files           []*loadFile
 	entries         []*entry  // in the order of the registry; the first is the Issuer Security Domain
 	runtime         []*object // of the linker's runtime, by handle; nil once freed
@@ -27,7 +29,9 @@ type loadFile struct {
 	data           []byte // load file data block; empty for what is in immutable memory
 	own            bool   // in immutable memory: nobody may change or delete it
 
-	linked map[iso7816.AID]oncard.Module // of modules that can be executed; not part of the image
+	// What the linker made of it, which is not part of the image.
+	linked  map[iso7816.AID]oncard.Module // of modules that can be executed
+	refused error                         // the linker's, at power on
 }
 
 // entry is an application in the registry, Security Domains included.
@@ -36,8 +40,10 @@ type entry struct {
 	file, module   iso7816.AID // zero for what the card brings itself
 	securityDomain iso7816.AID // the one that it is associated with
 	privileges     privileges
-	implicit       []byte // implicit selection parameters (GPCS 11.1.7)
-	lifeCycle      byte   // without the lock bit; the Issuer Security Domain's is the card's
+	implicit       []byte   // implicit selection parameters (GPCS 11.1.7)
+	services       services // that it may offer (GPCS 8.1.3)
+	registered     services // that it alone offers, as it has said itself
+	lifeCycle      byte     // without the lock bit; the Issuer Security Domain's is the card's
 	locked         bool
 	own            bool // the card's own: nobody may change or delete it
 

@@ -1,6 +1,8 @@
 package emulator
 
 import (
+	"errors"
+	"fmt"
 	"io"
 
 	"github.com/freearea/freearea/emulator/oncard"
@@ -27,8 +29,23 @@ func (c *Card) startRuntime() {
 		}
 	}
 	for _, f := range c.state.files {
-		f.linked, _ = c.link(f.aid, f.data)
+		f.linked, f.refused = c.link(f.aid, f.data)
 	}
+}
+
+// Refused names the load files that are on the card and were refused by the
+// linker when the card last got power, with the linker's errors; it is nil
+// where there are none. What they hold can't be selected.
+func (c *Card) Refused() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var errs []error
+	for _, f := range c.state.files {
+		if f.refused != nil && !f.own {
+			errs = append(errs, fmt.Errorf("load file %v: %w", f.aid, f.refused))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 func (m *runtimeMemory) Alloc(content []byte) (oncard.Handle, error) {
@@ -158,6 +175,15 @@ func (m *runtimeMemory) SetTransient(aid iso7816.AID, event oncard.ClearEvent, n
 	return nil
 }
 
+func (m *runtimeMemory) Open(aid iso7816.AID) error {
+	e := m.card.state.entry(aid)
+	if e == nil || e.own {
+		return iso7816.ErrConditions
+	}
+	_, err := m.card.open(e)
+	return err
+}
+
 func (m *runtimeMemory) Room() oncard.Room {
 	c := m.card
 	used, p := c.memory(), c.state.profile
@@ -175,5 +201,6 @@ func (m *runtimeMemory) Room() oncard.Room {
 }
 
 func (m *runtimeMemory) Random() io.Reader { return m.card.rand }
+func (m *runtimeMemory) Protocol() byte    { return m.card.state.profile.Protocol() }
 func (m *runtimeMemory) Extended() bool    { return m.card.state.profile.ExtendedLength }
 func (m *runtimeMemory) Contactless() bool { return m.card.state.profile.Contactless }

@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"slices"
 
+	"github.com/freearea/freearea/globalplatform"
 	"github.com/freearea/freearea/globalplatform/scp"
 	"github.com/freearea/freearea/iso7816"
 	"github.com/freearea/freearea/keys"
@@ -144,12 +145,13 @@ const (
 	usageDAP     = 0x84
 )
 
-// Versions that token, receipt and DAP keys have by custom, all with the
-// identifier 01. GPCS leaves it to configurations (7.5.1, C.1).
+// Versions that token, receipt, DAP and load file keys have by custom, all with
+// the identifier 01. GPCS leaves it to configurations (7.5.1, C.1).
 const (
-	versionToken   = 0x70
-	versionReceipt = 0x71
-	versionDAP     = 0x73
+	versionToken    = 0x70
+	versionReceipt  = 0x71
+	versionDAP      = 0x73
+	versionCiphered = 0x75
 )
 
 // find returns the index of a key, -1 if there is none.
@@ -169,6 +171,21 @@ func (d *domain) purpose(usage, version byte) (key, bool) {
 		return d.keys[i], true
 	}
 	return key{}, false
+}
+
+// loadFileKey returns what deciphers load files. Only the customary version
+// tells: the usage of such a key, 48, is a secure channel's DEK's too.
+func (d *domain) loadFileKey() (globalplatform.LoadFileCipher, bool) {
+	i := d.find(versionCiphered, 1)
+	if i < 0 {
+		return globalplatform.LoadFileCipher{}, false
+	}
+	p := d.keys[i].components[0]
+	if p.kind != keyTypeAES && p.kind != keyTypeDES {
+		return globalplatform.LoadFileCipher{}, false
+	}
+	k, err := keys.NewKey(p.value)
+	return globalplatform.LoadFileCipher{Key: k, Type: globalplatform.KeyType(p.kind)}, err == nil
 }
 
 // set returns the secure channel keys of a version, of the newest version for

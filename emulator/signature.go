@@ -2,15 +2,19 @@ package emulator
 
 import (
 	"bytes"
+	"crypto"
 	"crypto/cipher"
 	"crypto/des" //nolint:gosec // B.1.2.2
-	"crypto/ecdsa"
-	"crypto/elliptic"
 	"crypto/rsa"
+	"crypto/sha1" //nolint:gosec // its size only
+	"crypto/sha256"
+	"crypto/sha512"
 	"crypto/subtle"
 	"math/big"
+	"sync"
 
 	"github.com/freearea/freearea/globalplatform"
+	"github.com/freearea/freearea/internal/ecc"
 	"github.com/freearea/freearea/iso7816"
 	"github.com/freearea/freearea/keys"
 )
@@ -18,15 +22,33 @@ import (
 // The signature schemes of GPCS table C-1 as Card Capability Information names
 // them (tables H-9, H-10).
 var (
-	// RSA 1024, RSA above, Triple DES, AES-128, -192, -256, P-256, P-384; P-521.
-	verifiedSchemes = []byte{0xFF, 0x02}
+	// RSA 1024, RSA above, Triple DES, AES-128, -192, -256, ECC-256, -384; -512, -521.
+	verifiedSchemes = []byte{0xFF, 0x03}
 	// Triple DES, AES-128, -192, -256.
 	receiptSchemes = []byte{0x3C}
+	// Triple DES, AES-128, -192, -256, with an ICV (table H-8).
+	loadCiphers = []byte{0x8F}
 )
 
-// curves are the curves that come with the card, by key parameter reference
-// (GPCS table B-2).
-var curves = []elliptic.Curve{elliptic.P256(), elliptic.P384(), elliptic.P521()}
+// curves are the names of the curves that come with the card, by key parameter
+// reference: those of GPCS table B-2.
+var curves = sync.OnceValue(func() (names []string) {
+	for ref := byte(0); ; ref++ {
+		name, ok := globalplatform.CurveName(ref)
+		if !ok {
+			return names
+		}
+		names = append(names, name)
+	}
+})
+
+// curveReferences is the Key Parameter Reference List (GPCS H.4).
+func curveReferences() (list []byte) {
+	for ref := range curves() {
+		list = append(list, byte(ref))
+	}
+	return list
+}
 
 // find returns the value of a component.
 func (k key) find(kind byte) ([]byte, bool) {
@@ -38,13 +60,25 @@ func (k key) find(kind byte) ([]byte, bool) {
 	return nil, false
 }
 
-// weak reports a key whose signatures allow SHA-1 beside them (GPCS table C-3).
-func (k key) weak() bool {
+// leastHash is the size in bytes of the shortest load file hash that may stand
+// beside the key's signatures (GPCS table C-3): of the hash that they use
+// themselves. An AES key's use none; the shortest is SHA-256 there.
+func (k key) leastHash() int {
 	if _, ok := k.find(keyTypeDES); ok {
-		return true
+		return sha1.Size
 	}
-	n, ok := k.find(keyTypeRSAModulus)
-	return ok && len(n) <= 128
+	if n, ok := k.find(keyTypeRSAModulus); ok && len(n) <= 128 {
+		return sha1.Size
+	}
+	if point, ok := k.find(keyTypeECPublic); ok {
+		switch n := len(point) / 2; { // of a coordinate
+		case n >= 64:
+			return sha512.Size
+		case n >= 48:
+			return sha512.Size384
+		}
+	}
+	return sha256.Size
 }
 
 // verify checks a signature by the scheme that belongs to the key (GPCS table
@@ -66,28 +100,33 @@ func (k key) verify(data, signature []byte) bool {
 
 // curveParameters are a curve's parameters but the cofactor, which is 1, by the
 // key type that each has.
-func curveParameters(c elliptic.Curve) map[byte][]byte {
-	p := c.Params()
-	size := (p.BitSize + 7) / 8
-	fixed := func(n *big.Int) []byte { return n.FillBytes(make([]byte, size)) }
+func curveParameters(name string) map[byte][]byte {
+	c, ok := ecc.Named(name)
+	if !ok {
+		return nil
+	}
+	fixed := func(n *big.Int) []byte { return n.FillBytes(make([]byte, c.Size)) }
 	return map[byte][]byte{
-		keyTypeECField:     fixed(p.P),
-		keyTypeECA:         fixed(new(big.Int).Sub(p.P, big.NewInt(3))), // of all that NIST names
-		keyTypeECB:         fixed(p.B),
-		keyTypeECGenerator: append(append([]byte{4}, fixed(p.Gx)...), fixed(p.Gy)...),
-		keyTypeECOrder:     fixed(p.N),
+		keyTypeECField:     fixed(c.P),
+		keyTypeECA:         fixed(c.A),
+		keyTypeECB:         fixed(c.B),
+		keyTypeECGenerator: c.Encode(c.G),
+		keyTypeECOrder:     fixed(c.N),
 	}
 }
 
 // point is an EC public key; false where it is not a point of a curve that the
 // card has. Which one it is, the reference says or the generator.
-func (k key) point() (*ecdsa.PublicKey, bool) {
-	point, _ := k.find(keyTypeECPublic)
+func (k key) point() (crypto.PublicKey, bool) {
+	point, ok := k.find(keyTypeECPublic)
+	if !ok {
+		return nil, false
+	}
 	ref, byReference := k.find(keyTypeECParameter)
 	generator, _ := k.find(keyTypeECGenerator)
-	for i, c := range curves {
-		if byReference && bytes.Equal(ref, []byte{byte(i)}) || !byReference && bytes.Equal(generator, curveParameters(c)[keyTypeECGenerator]) {
-			public, err := ecdsa.ParseUncompressedPublicKey(c, point)
+	for i, name := range curves() {
+		if byReference && bytes.Equal(ref, []byte{byte(i)}) || !byReference && bytes.Equal(generator, curveParameters(name)[keyTypeECGenerator]) {
+			public, err := globalplatform.ParseECPublicKey(name, point)
 			return public, err == nil
 		}
 	}

@@ -22,7 +22,7 @@ func (c *Card) installForExtradition(r *request) iso7816.Response {
 	if err == nil {
 		err = r.readReference(parameters)
 	}
-	if err != nil || s.implicit != nil || s.restricted != nil {
+	if err != nil || s.implicit != nil || s.services != nil || s.restricted != nil {
 		return refuse(iso7816.ErrWrongData)
 	}
 	file, e, target := c.state.file(aid), c.state.entry(aid), c.state.domain(to)
@@ -40,7 +40,9 @@ func (c *Card) installForExtradition(r *request) iso7816.Response {
 		}
 	default:
 		from = file.securityDomain
-		if file.own || from == to || !c.accepts(from, r.sd) || !c.state.ready(target) || target.privileges.has(privDAPVerification) {
+		// What a Security Domain wants verified or ciphered can't come without.
+		guarded := target.privileges.has(privDAPVerification) || target.privileges.has(privCiphered)
+		if file.own || from == to || !c.accepts(from, r.sd) || !c.state.ready(target) || guarded {
 			return refuse(iso7816.ErrConditions)
 		}
 	}
@@ -104,7 +106,7 @@ func (c *Card) installForRegistryUpdate(r *request) iso7816.Response {
 		return refuse(iso7816.ErrWrongData)
 	}
 	if aid.IsZero() {
-		if !to.IsZero() || len(rights) > 0 || len(s.implicit) > 0 || s.restricted == nil {
+		if !to.IsZero() || len(rights) > 0 || len(s.implicit) > 0 || s.services != nil || s.restricted == nil {
 			return refuse(iso7816.ErrWrongData)
 		}
 		return c.restrictCard(r, parameters, *s.restricted)
@@ -122,7 +124,8 @@ func (c *Card) installForRegistryUpdate(r *request) iso7816.Response {
 			return refuse(iso7816.ErrWrongData)
 		}
 	}
-	if s.restricted != nil && e.domain == nil || to.IsZero() && len(rights) == 0 && len(s.implicit) == 0 && s.restricted == nil {
+	nothing := to.IsZero() && len(rights) == 0 && len(s.implicit) == 0 && s.services == nil && s.restricted == nil
+	if nothing || s.restricted != nil && e.domain == nil || s.services != nil && !wanted.has(privGlobalService) {
 		return refuse(iso7816.ErrWrongData)
 	}
 	var target *entry
@@ -142,6 +145,8 @@ func (c *Card) installForRegistryUpdate(r *request) iso7816.Response {
 		return refuse(iso7816.ErrConditions)
 	case !c.mayAssign(r.sd, wanted) || !c.state.assignable(wanted, e) || !c.state.implicitFree(s.implicit, e):
 		return refuse(iso7816.ErrConditions)
+	case s.services != nil && !(&entry{privileges: wanted, services: s.services, registered: e.registered}).mayServe():
+		return refuse(iso7816.ErrConditions) // it has registered others
 	}
 	p, err := c.authorize(r)
 	if err != nil {
@@ -156,6 +161,9 @@ func (c *Card) installForRegistryUpdate(r *request) iso7816.Response {
 		c.assign(e, wanted)
 		c.update(e, func(e *entry) {
 			e.implicit = append(slices.Clone(e.implicit), s.implicit...)
+			if s.services != nil {
+				e.services = s.services
+			}
 			if target != nil {
 				e.securityDomain = to
 			}

@@ -417,35 +417,6 @@ func checkHash(hash []byte) error {
 	return fmt.Errorf("%w: load file data block hash of %d bytes", ErrCommand, len(hash))
 }
 
-// ParseLoadFile takes a load file apart into its DAP blocks, if any, and the
-// load file data block (table 11-58), as a card does. Ciphered blocks (D4) and
-// anything that isn't in its place wrap [ErrMalformed].
-func ParseLoadFile(b []byte) ([]DAPBlock, []byte, error) {
-	var daps []DAPBlock
-	for {
-		o, rest, err := iso7816.ParseTLV(b)
-		if err != nil {
-			return nil, nil, malformed("load file: %w", err)
-		}
-		switch o.Tag {
-		case 0xE2:
-			d, err := parseDAP(o)
-			if err != nil {
-				return nil, nil, malformed("load file, DAP block %d: %w", len(daps)+1, err)
-			}
-			daps = append(daps, d)
-			b = rest
-			continue
-		case 0xC4:
-			if len(rest) > 0 || len(o.Value) == 0 {
-				return nil, nil, malformed("load file: data block of %d bytes, %d after it", len(o.Value), len(rest))
-			}
-			return daps, o.Value, nil
-		}
-		return nil, nil, malformed("load file: tag %v", o.Tag)
-	}
-}
-
 func parseDAP(o iso7816.TLV) (d DAPBlock, err error) {
 	inner, err := o.Children()
 	if err != nil {

@@ -378,7 +378,8 @@ func TestDAP(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		daps, got, err := globalplatform.ParseLoadFile(file)
+		content, err := globalplatform.ParseLoadFile(file)
+		daps, got := content.DAPs, content.DataBlock
 		if err != nil || len(daps) != 2 || !bytes.Equal(got, block) {
 			t.Fatalf("%s: %d blocks, %q, %v", name, len(daps), got, err)
 		}
@@ -420,11 +421,13 @@ func generated(t testing.TB) globalplatform.PrivateKeyScheme {
 
 func TestLoadFileRefuses(t *testing.T) {
 	for name, data := range map[string]string{
-		"nothing": "", "no data block": "E20A4F05F001020304C30109", "empty data block": "C400", "something after": "C40101C40101", "ciphered": "D40101",
+		"nothing": "", "no data block": "E20A4F05F001020304C30109", "empty data block": "C400", "something after": "C40101C40101", "empty ciphered block": "D400", "ICV of 7 bytes": "D30701020304050607D40101",
+		"ICV of a plain block": "D3080102030405060708C40101", "two ICVs": "D3080102030405060708D3080102030405060708D40101", "ICV only": "D3080102030405060708",
+		"DAP after the ICV": "D3080102030405060708E20A4F05F001020304C30109D40101", "something after the ciphered block": "D40101C40101",
 		"DAP without signature": "E2074F05F001020304C40101", "DAP with more": "E20C4F05F001020304C30109C400C40101", "DAP with an empty signature": "E2094F05F001020304C300C40101",
 		"DAP of a short AID": "E2094F04F0010203C30109C40101", "cut short": "C40501", "order": "E20AC301094F05F001020304C40101",
 	} {
-		if _, _, err := globalplatform.ParseLoadFile(unhex(t, data)); !errors.Is(err, globalplatform.ErrMalformed) {
+		if _, err := globalplatform.ParseLoadFile(unhex(t, data)); !errors.Is(err, globalplatform.ErrMalformed) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -432,16 +435,23 @@ func TestLoadFileRefuses(t *testing.T) {
 
 func FuzzParseLoadFile(f *testing.F) {
 	f.Add([]byte{0xC4, 1, 1})
+	f.Add([]byte{0xD3, 8, 1, 2, 3, 4, 5, 6, 7, 8, 0xD4, 2, 1, 2})
 	f.Add([]byte{0xE2, 10, 0x4F, 5, 0xF0, 1, 2, 3, 4, 0xC3, 1, 9, 0xC4, 2, 1, 2})
 	f.Fuzz(func(t *testing.T, b []byte) {
-		daps, block, err := globalplatform.ParseLoadFile(b)
+		c, err := globalplatform.ParseLoadFile(b)
 		if err != nil {
 			if !errors.Is(err, globalplatform.ErrMalformed) {
 				t.Errorf("error of no kind: %v", err)
 			}
 			return
 		}
-		again, err := globalplatform.LoadFile(block, daps...)
+		if c.Ciphered {
+			if !bytes.HasSuffix(b, c.DataBlock) || c.ICV != nil && !bytes.Contains(b, c.ICV) {
+				t.Errorf("%X is read as %+v", b, c)
+			}
+			return
+		}
+		again, err := globalplatform.LoadFile(c.DataBlock, c.DAPs...)
 		if err != nil || !bytes.Equal(again, b) {
 			t.Errorf("%X re-encodes as %X, %v", b, again, err)
 		}

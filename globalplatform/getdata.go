@@ -55,6 +55,45 @@ func GetData(ctx context.Context, s iso7816.Sender, tag iso7816.Tag) ([]byte, er
 	return t.Value, nil
 }
 
+// Applications returns the AIDs of the applications that the selected Security
+// Domain lists: those associated with it, or with Global Registry all of them
+// (tag 2F00, 11.3.3.1.3). Unlike GET STATUS it needs no authentication. What
+// isn't a list wraps [ErrMalformed].
+func Applications(ctx context.Context, s iso7816.Sender) ([]iso7816.AID, error) {
+	cmd, err := command(0xCA, 0x2F, 0x00, []byte{0x5C, 0x00})
+	if err != nil {
+		return nil, err
+	}
+	data, err := iso7816.Do(ctx, s, cmd)
+	if err != nil {
+		return nil, fmt.Errorf("list of applications: %w", err)
+	}
+	templates, err := iso7816.ParseTLVs(data)
+	if err != nil {
+		return nil, malformed("list of applications: %w", err)
+	}
+	var out []iso7816.AID
+	for _, t := range templates {
+		if t.Tag != 0x61 {
+			return nil, malformed("list of applications: tag %v instead of 61", t.Tag)
+		}
+		objects, err := t.Children()
+		if err != nil {
+			return nil, malformed("list of applications: %w", err)
+		}
+		name, ok := iso7816.Find(objects, tagAID)
+		if !ok {
+			return nil, malformed("list of applications: a template without an AID")
+		}
+		aid, err := iso7816.NewAID(name.Value)
+		if err != nil {
+			return nil, malformed("list of applications: %w", err)
+		}
+		out = append(out, aid)
+	}
+	return out, nil
+}
+
 // IIN returns the Issuer Identification Number (tag 42).
 func IIN(ctx context.Context, s iso7816.Sender) ([]byte, error) { return GetData(ctx, s, TagIIN) }
 

@@ -23,15 +23,25 @@ type DAPBlock struct {
 // under tag C4 (table 11-58). Without room under the tag's length, 65,535
 // bytes, the error wraps [ErrCommand].
 func LoadFile(dataBlock []byte, daps ...DAPBlock) ([]byte, error) {
-	if len(dataBlock) == 0 || len(dataBlock) > iso7816.MaxTLVLength {
-		return nil, fmt.Errorf("%w: load file data block of %d bytes, 1 to %d allowed", ErrCommand, len(dataBlock), iso7816.MaxTLVLength)
+	if err := checkDataBlock(dataBlock); err != nil {
+		return nil, err
 	}
-	var out []byte
+	return iso7816.AppendTLV(appendDAPs(nil, daps), tagDataBlock, dataBlock), nil
+}
+
+func checkDataBlock(b []byte) error {
+	if len(b) == 0 || len(b) > iso7816.MaxTLVLength {
+		return fmt.Errorf("%w: load file data block of %d bytes, 1 to %d allowed", ErrCommand, len(b), iso7816.MaxTLVLength)
+	}
+	return nil
+}
+
+func appendDAPs(dst []byte, daps []DAPBlock) []byte {
 	for _, d := range daps {
 		v := iso7816.AppendTLV(nil, tagAID, d.SecurityDomain.Bytes())
-		out = iso7816.AppendTLV(out, 0xE2, iso7816.AppendTLV(v, 0xC3, d.Signature))
+		dst = iso7816.AppendTLV(dst, 0xE2, iso7816.AppendTLV(v, 0xC3, d.Signature))
 	}
-	return iso7816.AppendTLV(out, 0xC4, dataBlock), nil
+	return dst
 }
 
 // LoadBlock is one LOAD command (11.6).
@@ -101,7 +111,11 @@ type LoadOptions struct {
 	Parameters     LoadParameters
 	Token          []byte
 	DAP            []DAPBlock
-	BlockSize      int // most bytes per LOAD command; 0 and too much are what the sender carries
+	// Cipher enciphers the load file data block, for a Security Domain that
+	// wants it (C.6). The hash is then mandatory, of the block in the clear, and
+	// no shorter than table C-3 says.
+	Cipher    *LoadFileCipher
+	BlockSize int // most bytes per LOAD command; 0 and too much are what the sender carries
 }
 
 // LoadError is a load that failed after it had begun.
@@ -124,7 +138,7 @@ func (e *LoadError) Unwrap() error { return e.Err }
 func Load(ctx context.Context, s iso7816.Sender, file *capfile.File, o LoadOptions, progress func(done, total int)) ([]byte, error) {
 	return load(ctx, s, file, o, InstallForLoad{
 		LoadFile: file.Package.AID, SecurityDomain: o.SecurityDomain, Hash: o.Hash, Parameters: o.Parameters, Token: o.Token,
-	}, progress)
+	}, o.Hash, progress)
 }
 
 // LoadCombined loads a CAP file and installs an application of it in the
@@ -139,14 +153,22 @@ func LoadCombined(ctx context.Context, s iso7816.Sender, file *capfile.File, c C
 	if _, err := end.Command(); err != nil { // before anything is sent
 		return nil, err
 	}
-	if _, err := load(ctx, s, file, o, c.Begin(), progress); err != nil {
+	if _, err := load(ctx, s, file, o, c.Begin(), c.Load.Hash, progress); err != nil {
 		return nil, err
 	}
 	return Execute(ctx, s, end)
 }
 
-func load(ctx context.Context, s iso7816.Sender, file *capfile.File, o LoadOptions, install Commander, progress func(done, total int)) ([]byte, error) {
-	loadFile, err := LoadFile(file.LoadFileDataBlock(), o.DAP...)
+func load(ctx context.Context, s iso7816.Sender, file *capfile.File, o LoadOptions, install Commander, hash []byte, progress func(done, total int)) ([]byte, error) {
+	var loadFile []byte
+	var err error
+	if c := o.Cipher; c == nil {
+		loadFile, err = LoadFile(file.LoadFileDataBlock(), o.DAP...)
+	} else if len(hash) < c.LeastHash() {
+		err = fmt.Errorf("%w: hash of %d bytes beside a ciphered load file, %d at least (table C-3)", ErrCommand, len(hash), c.LeastHash())
+	} else {
+		loadFile, err = CipheredLoadFile(file.LoadFileDataBlock(), *c, o.DAP...)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -276,6 +276,23 @@ func TestGetData(t *testing.T) {
 	}
 }
 
+func TestApplications(t *testing.T) {
+	for data, want := range map[string]int{
+		"": 0, "61074F05F001020304": 1, "61074F05F0010203046107" + "4F05F001020305": 2, "610A4F05F0010203045001AA": 1,
+		"E3074F05F001020304": -1, "61074F05F0010203": -1, "61035001AA": -1, "61034F01AA": -1, "6100": -1, "6103500501": -1,
+	} {
+		s := &script{t: t, answers: []iso7816.Response{answer(t, data, iso7816.OK)}}
+		got, err := globalplatform.Applications(t.Context(), s)
+		if want < 0 && !errors.Is(err, globalplatform.ErrMalformed) || want >= 0 && (err != nil || len(got) != want) || s.sent[0] != "80CA2F00025C0000" {
+			t.Errorf("%q: %v, %v after %v", data, got, err, s.sent)
+		}
+	}
+	s := &script{t: t, answers: []iso7816.Response{answer(t, "", iso7816.ErrDataNotFound)}}
+	if _, err := globalplatform.Applications(t.Context(), s); !errors.Is(err, iso7816.ErrDataNotFound) {
+		t.Errorf("none: %v", err)
+	}
+}
+
 func value(t testing.TB, data string, tag iso7816.Tag) []byte {
 	t.Helper()
 	o, err := iso7816.ParseSingleTLV(unhex(t, data), tag)

@@ -3,12 +3,13 @@ package globalplatform
 import (
 	"bytes"
 	"context"
+	"crypto"
 	"crypto/des"
-	"crypto/ecdsa"
 	"crypto/rsa"
 	"errors"
 	"fmt"
 	"math/big"
+	"slices"
 
 	"github.com/freearea/freearea/globalplatform/scp"
 	"github.com/freearea/freearea/iso7816"
@@ -55,24 +56,15 @@ func RSAPublicKey(k *rsa.PublicKey) KeyValue {
 	}}
 }
 
-// ECPublicKey is the public half of a key on P-256, P-384 or P-521, with the
-// reference of its curve (tables 11-73 and B-2). On any other curve the error
-// wraps [ErrKey].
-func ECPublicKey(k *ecdsa.PublicKey) (KeyValue, error) {
-	reference := byte(0)
-	switch name := k.Curve.Params().Name; name {
-	case "P-256":
-	case "P-384":
-		reference = 1
-	case "P-521":
-		reference = 2
-	default:
-		return KeyValue{}, fmt.Errorf("%w: curve %s", ErrKey, name)
-	}
-	point, err := k.Bytes()
+// ECPublicKey is the public half of a key on a curve of table B-2, with the
+// reference of the curve (table 11-73): an [*ecdsa.PublicKey], or what
+// [ParseECPublicKey] returned. Of anything else the error wraps [ErrKey].
+func ECPublicKey(k crypto.PublicKey) (KeyValue, error) {
+	curve, point, err := ecPublicKey(k)
 	if err != nil {
 		return KeyValue{}, fmt.Errorf("%w: %w", ErrKey, err)
 	}
+	reference := byte(slices.Index(curveNames[:], curve))
 	return KeyValue{components: []keyComponent{{KeyTypeECPublic, point}, {KeyTypeECParam, []byte{reference}}}}, nil
 }
 

@@ -200,6 +200,9 @@ func TestPutPublicKeys(t *testing.T) {
 	if _, err := globalplatform.ECPublicKey(&ecdsa.PublicKey{Curve: elliptic.P224()}); !errors.Is(err, globalplatform.ErrKey) {
 		t.Errorf("P-224: %v", err)
 	}
+	if _, err := globalplatform.ECPublicKey(private); !errors.Is(err, globalplatform.ErrKey) {
+		t.Errorf("a private key: %v", err)
+	}
 }
 
 func TestPutKeysRefuses(t *testing.T) {

@@ -3,7 +3,6 @@ package globalplatform
 import (
 	"crypto"
 	"crypto/ecdsa"
-	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/sha1"
@@ -15,7 +14,9 @@ import (
 	"fmt"
 	"io"
 	"math/big"
+	"slices"
 
+	"github.com/freearea/freearea/internal/ecc"
 	"github.com/freearea/freearea/internal/sp800"
 	"github.com/freearea/freearea/keys"
 )
@@ -71,8 +72,8 @@ func (s AESScheme) Verify(data, signature []byte) error {
 
 // PublicKeyScheme verifies with a public key, by its kind and size (table C-1):
 // RSA of 1,024 bits with PKCS #1 v1.5 and SHA-1 (B.3.1.1), longer RSA with PSS
-// and SHA-256 (B.3.2.1), and ECDSA on P-256, P-384 and P-521, the signature
-// being r and s one after the other (B.4.3).
+// and SHA-256 (B.3.2.1), and ECDSA on the curves of table B-2 (see
+// [ParseECPublicKey]), the signature being r and s one after the other (B.4.3).
 //
 // ECDSA follows the appendix alone: no vector of it has been found that
 // another implementation computed.
@@ -87,10 +88,11 @@ type PrivateKeyScheme struct {
 
 // scheme is how a public key is used.
 type scheme struct {
-	hash crypto.Hash
-	pss  bool
-	rsa  *rsa.PublicKey
-	ec   *ecdsa.PublicKey
+	hash   crypto.Hash
+	pss    bool
+	rsa    *rsa.PublicKey
+	verify func(digest []byte, r, s *big.Int) bool // of an EC key
+	order  int                                     // of its curve, in bits
 }
 
 func schemeOf(key crypto.PublicKey) (scheme, error) {
@@ -105,17 +107,29 @@ func schemeOf(key crypto.PublicKey) (scheme, error) {
 			return scheme{}, fmt.Errorf("%w: RSA of %d bits, 1024 at least", ErrSignatureKey, bits)
 		}
 	case *ecdsa.PublicKey:
-		switch k.Curve {
-		case elliptic.P256():
-			return scheme{hash: crypto.SHA256, ec: k}, nil
-		case elliptic.P384():
-			return scheme{hash: crypto.SHA384, ec: k}, nil
-		case elliptic.P521():
-			return scheme{hash: crypto.SHA512, ec: k}, nil
+		name, bits := k.Curve.Params().Name, k.Params().N.BitLen()
+		if !slices.Contains(curveNames[:], name) {
+			return scheme{}, fmt.Errorf("%w: curve %s", ErrSignatureKey, name)
 		}
-		return scheme{}, fmt.Errorf("%w: curve %s", ErrSignatureKey, k.Curve.Params().Name)
+		verify := func(digest []byte, r, s *big.Int) bool { return ecdsa.Verify(k, digest, r, s) }
+		return scheme{hash: curveHash(bits), verify: verify, order: bits}, nil
+	case *ecc.PublicKey:
+		bits := k.Curve.N.BitLen()
+		verify := func(digest []byte, r, s *big.Int) bool { return k.Curve.Verify(k.W, digest, r, s) }
+		return scheme{hash: curveHash(bits), verify: verify, order: bits}, nil
 	}
 	return scheme{}, fmt.Errorf("%w: %T", ErrSignatureKey, key)
+}
+
+// curveHash is the hash that goes with an EC key (table B-3).
+func curveHash(bits int) crypto.Hash {
+	switch {
+	case bits >= 512:
+		return crypto.SHA512
+	case bits >= 384:
+		return crypto.SHA384
+	}
+	return crypto.SHA256
 }
 
 func (s scheme) digest(data []byte) []byte {
@@ -139,7 +153,7 @@ func (s scheme) pssOptions() *rsa.PSSOptions {
 }
 
 // orderSize is the length of r and of s.
-func (s scheme) orderSize() int { return (s.ec.Params().N.BitLen() + 7) / 8 }
+func (s scheme) orderSize() int { return (s.order + 7) / 8 }
 
 // Verify verifies by the scheme of the key.
 func (p PublicKeyScheme) Verify(data, signature []byte) error {
@@ -155,7 +169,7 @@ func (p PublicKeyScheme) Verify(data, signature []byte) error {
 		err = rsa.VerifyPKCS1v15(s.rsa, s.hash, digest, signature)
 	default:
 		n := s.orderSize()
-		if len(signature) != 2*n || !ecdsa.Verify(s.ec, digest, new(big.Int).SetBytes(signature[:n]), new(big.Int).SetBytes(signature[n:])) {
+		if len(signature) != 2*n || !s.verify(digest, new(big.Int).SetBytes(signature[:n]), new(big.Int).SetBytes(signature[n:])) {
 			err = errors.New("ECDSA")
 		}
 	}
@@ -183,7 +197,7 @@ func (p PrivateKeyScheme) Sign(data []byte) ([]byte, error) {
 		o = s.pssOptions()
 	}
 	signature, err := p.Key.Sign(random, s.digest(data), o)
-	if err != nil || s.ec == nil {
+	if err != nil || s.verify == nil {
 		return signature, err
 	}
 	var rs struct{ R, S *big.Int }

@@ -36,8 +36,10 @@ const insGetResponse = 0xC0
 // in parts of 256 bytes.
 const maxGetResponse = 256
 
-// Send sends one command and gathers the whole response. 6Cxx repeats the
-// command once with the length that the card names; 61xx fetches the rest
+// Send sends one command and gathers the whole response. 6Cxx repeats a
+// command that asks for data once, with the length that the card names (any
+// other, such as VERIFY and EXTERNAL AUTHENTICATE, has no wrong length and is
+// never repeated, whatever the card says); 61xx fetches the rest
 // with GET RESPONSE, whose class byte is the command's (7.6.1), up to 65,536
 // bytes in all. Commands are short unless they need the extended form.
 //
@@ -77,7 +79,7 @@ func Send(ctx context.Context, card Card, c Command) (Response, error) {
 // 6Cxx: it has then not carried the command out (5.6).
 func transmit(ctx context.Context, card Card, c Command) (Response, error) {
 	r, err := transmitOnce(ctx, card, c)
-	if err != nil || r.SW>>8 != 0x6C {
+	if err != nil || r.SW>>8 != 0x6C || c.Ne == 0 {
 		return r, err
 	}
 	c.Ne = ne(int(r.SW&0xFF), MaxShortNe)

@@ -32,6 +32,8 @@ func TestSend(t *testing.T) {
 		{"6C00 is 256", "> 80CA0102 01\n< 6C00\n> 80CA0102 00\n< 01 9000\n", iso7816.Command{CLA: 0x80, INS: 0xCA, P1: 1, P2: 2, Ne: 1}, "01", 0x9000},
 		{"6Cxx with data", "> 80CA0102 01 AA 00\n< 6C02\n> 80CA0102 01 AA 02\n< 0102 9000\n",
 			iso7816.Command{CLA: 0x80, INS: 0xCA, P1: 1, P2: 2, Data: []byte{0xAA}, Ne: 256}, "0102", 0x9000},
+		{"6Cxx to case 1", "> 80CA0102\n< 6C02\n", iso7816.Command{CLA: 0x80, INS: 0xCA, P1: 1, P2: 2}, "", 0x6C02},
+		{"6Cxx to a PIN", "> 00200001 02 1234\n< 6C02\n", iso7816.Command{INS: 0x20, P2: 1, Data: unhex("1234")}, "", 0x6C02},
 		{"6Cxx, then 61xx", "> 80CA0102 00\n< 6C02\n> 80CA0102 02\n< 6101\n> 80C00000 01\n< 09 9000\n", read, "09", 0x9000},
 		// The class byte is kept, secure messaging bits and all (7.6.1).
 		{"61xx keeps the class", "> 84CA0000 00\n< 6102\n> 84C00000 02\n< 0102 9000\n", iso7816.Command{CLA: 0x84, INS: 0xCA, Ne: 256}, "0102", 0x9000},

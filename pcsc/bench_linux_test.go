@@ -8,12 +8,12 @@ import (
 	"time"
 
 	"github.com/freearea/freearea/applets"
-	"github.com/freearea/freearea/applets/oncard"
 	"github.com/freearea/freearea/emulator"
 	"github.com/freearea/freearea/emulator/vpcd"
 	"github.com/freearea/freearea/globalplatform"
 	"github.com/freearea/freearea/globalplatform/capfile"
 	"github.com/freearea/freearea/globalplatform/scp"
+	"github.com/freearea/freearea/internal/emulatedcard"
 	"github.com/freearea/freearea/internal/pcscd"
 	"github.com/freearea/freearea/iso7816"
 	"github.com/freearea/freearea/keys"
@@ -89,7 +89,7 @@ func serviceCard(b *testing.B) *emulator.Card {
 	domain := keys.Set{Version: 1, ENC: key(1), MAC: key(2), DEK: key(3)}
 	profile, err := emulator.LookupProfile("contactless")
 	must(err)
-	card, err := emulator.New(emulator.Config{Profile: profile, IIN: []byte{1}, CIN: []byte{2}, Keys: domain, Linker: oncard.Linker{}})
+	card, err := emulator.New(emulator.Config{Profile: profile, IIN: []byte{1}, CIN: []byte{2}, Keys: domain, Linker: emulatedcard.Linker()})
 	must(err)
 	file, err := capfile.Parse(applets.BaseLoadFile())
 	must(err)

@@ -14,15 +14,13 @@ import (
 	"time"
 
 	"github.com/freearea/freearea/applets"
-	filesoncard "github.com/freearea/freearea/applets/files/oncard"
-	"github.com/freearea/freearea/applets/oncard"
 	"github.com/freearea/freearea/consent"
 	"github.com/freearea/freearea/emulator"
-	emulated "github.com/freearea/freearea/emulator/oncard"
 	"github.com/freearea/freearea/examples"
 	"github.com/freearea/freearea/globalplatform"
 	"github.com/freearea/freearea/globalplatform/capfile"
 	"github.com/freearea/freearea/globalplatform/scp"
+	"github.com/freearea/freearea/internal/emulatedcard"
 	"github.com/freearea/freearea/internal/sweep"
 	"github.com/freearea/freearea/iso7816"
 	"github.com/freearea/freearea/keys"
@@ -269,15 +267,13 @@ func (w *wire) sent(ins byte) int {
 // counter is a clerk with one holder's card.
 type counter struct {
 	t    testing.TB
+	ctx  context.Context // of issuing and withdrawing
 	now  time.Time
 	wire *wire
 	*provisioner.Provisioner
 	book    *book
 	profile emulator.Profile
 }
-
-// linker knows what all the examples need.
-var linker = emulated.Linkers{oncard.Linker{}, filesoncard.Linker{}}
 
 type option func(*emulator.Config)
 
@@ -292,13 +288,13 @@ func newCounter(t testing.TB, b *book, options ...option) *counter {
 	domain := must(store().SecurityDomainKeys(ctx, keys.Ref{Name: "card-manager"}, keys.MethodNone, nil))
 	defer domain.Erase()
 	cfg := emulator.Config{
-		Profile: must(emulator.LookupProfile("contactless")), Linker: linker, Keys: domain,
+		Profile: must(emulator.LookupProfile("contactless")), Linker: emulatedcard.Linker(), Keys: domain,
 		IIN: []byte{0x42}, CIN: binary.BigEndian.AppendUint32(nil, uint32(b.cards)), DiversificationData: [10]byte{9: 1},
 	}
 	for _, o := range options {
 		o(&cfg)
 	}
-	c := &counter{t: t, now: start, book: b, wire: &wire{Card: must(emulator.New(cfg)), book: b}, profile: cfg.Profile}
+	c := &counter{t: t, ctx: ctx, now: start, book: b, wire: &wire{Card: must(emulator.New(cfg)), book: b}, profile: cfg.Profile}
 	c.emulated().CountWrites()
 	c.Provisioner = &provisioner.Provisioner{
 		Card: c.wire, CardProfile: must(globalplatform.LookupCardProfile("emulated")), Profiles: applets.Base(),
@@ -356,7 +352,7 @@ func (c *counter) consent(m *manifest.Manifest, items []string) *consent.Signed 
 
 // plan checks a request, connects and plans, as the command line does.
 func (c *counter) plan(r provisioner.Request) (*provisioner.Session, *provisioner.Plan, error) {
-	ctx := c.t.Context()
+	ctx := c.ctx
 	d, err := c.Desire(ctx, r)
 	if err != nil {
 		return nil, nil, err
@@ -379,7 +375,7 @@ func (c *counter) issue(r provisioner.Request) (*provisioner.Result, error) {
 		return nil, err
 	}
 	defer s.Close()
-	return c.Run(c.t.Context(), s, plan)
+	return c.Run(c.ctx, s, plan)
 }
 
 func (c *counter) mustIssue(r provisioner.Request) *provisioner.Result {
@@ -390,20 +386,26 @@ func (c *counter) mustIssue(r provisioner.Request) *provisioner.Result {
 }
 
 func (c *counter) withdraw(m *manifest.Manifest) (*provisioner.Result, error) {
-	s, err := c.Connect(c.t.Context())
+	s, err := c.Connect(c.ctx)
 	if err != nil {
 		return nil, err
 	}
 	defer s.Close()
-	plan, err := c.PlanWithdraw(c.t.Context(), s, m)
+	plan, err := c.PlanWithdraw(c.ctx, s, m)
 	if err != nil {
 		return nil, err
 	}
-	return c.Run(c.t.Context(), s, plan)
+	return c.Run(c.ctx, s, plan)
 }
 
 // read reads the card as a terminal of the service does.
 func (c *counter) read(m *manifest.Manifest, pin string) (*reader.Tap, error) {
+	c.t.Helper()
+	return c.tap(c.t.Context(), c.emulated(), m, pin)
+}
+
+// tap does so with any card.
+func (c *counter) tap(ctx context.Context, card iso7816.Card, m *manifest.Manifest, pin string) (*reader.Tap, error) {
 	c.t.Helper()
 	profile, _ := m.LookupProfile(c.Profiles)
 	s := reader.Service{
@@ -417,7 +419,7 @@ func (c *counter) read(m *manifest.Manifest, pin string) (*reader.Tap, error) {
 		Services: []reader.Service{s}, Keys: store(), Clock: func() time.Time { return c.now }, PINAtHand: true,
 		PIN: func(context.Context, reader.PINQuestion) (applets.PIN, error) { return applets.NewPIN(pin) },
 	}))
-	return r.Read(c.t.Context(), c.emulated())
+	return r.Read(ctx, card)
 }
 
 // holds fails the test unless the card answers this ID.

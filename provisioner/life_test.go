@@ -12,9 +12,9 @@ import (
 	"time"
 
 	"github.com/freearea/freearea/applets"
-	"github.com/freearea/freearea/applets/oncard"
 	"github.com/freearea/freearea/emulator"
 	"github.com/freearea/freearea/globalplatform"
+	"github.com/freearea/freearea/internal/emulatedcard"
 	"github.com/freearea/freearea/iso7816"
 	"github.com/freearea/freearea/ledger"
 	"github.com/freearea/freearea/manifest"
@@ -538,7 +538,7 @@ func TestCardBroughtBack(t *testing.T) {
 	path, kept := filepath.Join(dir, "card"), filepath.Join(dir, "copy")
 	domain := must(store().SecurityDomainKeys(ctx, c.SecurityDomainKey, c.Diversification, nil))
 	card, err := emulator.Create(path, emulator.Config{
-		Profile: c.profile, IIN: []byte{1}, CIN: []byte{2}, Keys: domain, Linker: oncard.Linker{},
+		Profile: c.profile, IIN: []byte{1}, CIN: []byte{2}, Keys: domain, Linker: emulatedcard.Linker(),
 	})
 	check(t, err)
 	use := func(card *emulator.Card) {
@@ -553,7 +553,7 @@ func TestCardBroughtBack(t *testing.T) {
 	_, err = c.withdraw(office)
 	check(t, err)
 	check(t, card.Close())
-	card, err = emulator.Open(kept, oncard.Linker{})
+	card, err = emulator.Open(kept, emulatedcard.Linker())
 	check(t, err)
 	defer card.Close()
 	use(card)

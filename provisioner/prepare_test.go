@@ -26,16 +26,16 @@ func preparation(above iso7816.AID) provisioner.Preparation {
 func (c *counter) prepare(q provisioner.Preparation) ([]provisioner.PreparationStep, error) {
 	p := *c.Provisioner
 	p.Ledger = nil
-	s, err := p.Connect(c.t.Context())
+	s, err := p.Connect(c.ctx)
 	if err != nil {
 		return nil, err
 	}
 	defer s.Close()
-	steps, err := p.PlanPreparation(c.t.Context(), s, q)
+	steps, err := p.PlanPreparation(c.ctx, s, q)
 	if err != nil {
 		return nil, err
 	}
-	return steps, p.Prepare(c.t.Context(), s, steps)
+	return steps, p.Prepare(c.ctx, s, steps)
 }
 
 // Power is cut before every command of a preparation, before every write and

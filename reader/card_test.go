@@ -10,11 +10,11 @@ import (
 	"time"
 
 	"github.com/freearea/freearea/applets"
-	"github.com/freearea/freearea/applets/oncard"
 	"github.com/freearea/freearea/emulator"
 	"github.com/freearea/freearea/globalplatform"
 	"github.com/freearea/freearea/globalplatform/capfile"
 	"github.com/freearea/freearea/globalplatform/scp"
+	"github.com/freearea/freearea/internal/emulatedcard"
 	"github.com/freearea/freearea/iso7816"
 	"github.com/freearea/freearea/keys"
 )
@@ -132,7 +132,7 @@ func writeCard(issues ...issue) (*emulator.Card, error) {
 	ctx := context.Background()
 	domain := set("isd", 1, true)
 	card, err := emulator.New(emulator.Config{
-		Profile: must(emulator.LookupProfile("contactless")), IIN: []byte{1}, CIN: []byte{2}, Keys: domain, Linker: oncard.Linker{},
+		Profile: must(emulator.LookupProfile("contactless")), IIN: []byte{1}, CIN: []byte{2}, Keys: domain, Linker: emulatedcard.Linker(),
 	})
 	if err != nil || len(issues) == 0 {
 		return card, err

@@ -28,20 +28,24 @@ var (
 var loadFile []byte
 
 // LoadFile returns the CAP file of the file application: one package, version
-// 1.0, with one module. As with the base load file there is no bytecode in it:
+// 1.0, with one module. There is no bytecode in it:
 // the emulated card knows it by its hash and runs the application natively.
 func LoadFile() []byte { return bytes.Clone(loadFile) }
 
-var hash = sync.OnceValue(func() [32]byte {
+var parsed = sync.OnceValue(func() *capfile.File {
 	f, err := capfile.Parse(loadFile)
 	if err != nil {
 		panic("applets/files: files.cap: " + err.Error()) // a test reads it
 	}
-	return f.Hash()
+	return f
 })
 
 // LoadFileHash returns the SHA-256 of the load file data block (GPCS C.2).
-func LoadFileHash() [32]byte { return hash() }
+func LoadFileHash() [32]byte { return parsed().Hash() }
+
+// IsLoadFile reports whether a load file data block with this SHA-256 is the
+// file application's, with or without the Descriptor component.
+func IsLoadFile(hash [32]byte) bool { return parsed().HasHash(hash) }
 
 // Version is the version of docs/file-application.md that an instance speaks.
 const Version byte = 0x01

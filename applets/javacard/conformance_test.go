@@ -9,10 +9,9 @@ import (
 	"github.com/freearea/freearea/applets"
 	"github.com/freearea/freearea/applets/appletstest"
 	"github.com/freearea/freearea/applets/javacard"
-	"github.com/freearea/freearea/applets/oncard"
 	"github.com/freearea/freearea/emulator"
 	"github.com/freearea/freearea/emulator/jcvm"
-	boundary "github.com/freearea/freearea/emulator/oncard"
+	"github.com/freearea/freearea/emulator/oncard"
 	"github.com/freearea/freearea/globalplatform"
 	"github.com/freearea/freearea/globalplatform/capfile"
 	"github.com/freearea/freearea/globalplatform/scp"
@@ -21,25 +20,22 @@ import (
 )
 
 func TestConformance(t *testing.T) {
-	for name, linker := range map[string]boundary.Linker{
+	for name, linker := range map[string]oncard.Linker{
 		"usual":         executed(),
 		"EmptyIncoming": jcvm.Linker{Quirks: jcvm.Quirks{NoLeIsZero: true, EmptyIncoming: true}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			appletstest.Run(t, appletstest.Config{New: func(t testing.TB) appletstest.Card { return newCard(t, linker, javacard.LoadFile(), nil) }})
+			appletstest.Run(t, appletstest.Config{New: func(t testing.TB) appletstest.Card { return newCard(t, linker, nil) }})
 		})
 	}
 }
 
 // executed is a virtual machine that tells a command without Le from one with
 // Le 00, which two rules of the protocol need.
-func executed() boundary.Linker {
+func executed() oncard.Linker {
 	return jcvm.Linker{Quirks: jcvm.Quirks{NoLeIsZero: true}}
 }
-
-// native is the twin in Go.
-func native() boundary.Linker { return oncard.Linker{} }
 
 // host talks to a card's Security Domain.
 type host struct {
@@ -73,11 +69,19 @@ func mustKey(t testing.TB, first byte) keys.Key {
 }
 
 // newCard makes a card; random is its generator, nil the usual one.
-func newCard(t testing.TB, linker boundary.Linker, loadFile []byte, random io.Reader) *card {
+func newCard(t testing.TB, linker oncard.Linker, random io.Reader) *card {
+	return newSmallCard(t, linker, random, 0)
+}
+
+// newSmallCard is a card with that much persistent memory; 0 is the usual.
+func newSmallCard(t testing.TB, linker oncard.Linker, random io.Reader, persistent int) *card {
 	t.Helper()
 	profile, err := emulator.LookupProfile("contactless")
 	if err != nil {
 		t.Fatal(err)
+	}
+	if persistent > 0 {
+		profile.PersistentMemory = persistent
 	}
 	profile.CommitCapacity = 64 // all that a flip may take
 	set := keys.Set{Version: 1, ENC: mustKey(t, 0x10), MAC: mustKey(t, 0x20), DEK: mustKey(t, 0x30)}
@@ -87,18 +91,29 @@ func newCard(t testing.TB, linker boundary.Linker, loadFile []byte, random io.Re
 	}
 	t.Cleanup(func() { c.Close() })
 	x := &card{c, host{c, set, random}}
-	f, err := capfile.Parse(loadFile)
-	if err != nil {
-		t.Fatal(err)
-	}
-	sd, err := x.SecurityDomain(context.Background(), scp.CMAC)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err = globalplatform.Load(context.Background(), sd, f, globalplatform.LoadOptions{}, nil); err != nil {
+	if err := x.load(context.Background(), loadFile(t)); err != nil {
 		t.Fatal(err)
 	}
 	return x
+}
+
+// loadFile is the load file of the base applications.
+func loadFile(t testing.TB) *capfile.File {
+	t.Helper()
+	f, err := capfile.Parse(javacard.LoadFile())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+func (h host) load(ctx context.Context, f *capfile.File) error {
+	sd, err := h.SecurityDomain(ctx, scp.CMAC)
+	if err != nil {
+		return err
+	}
+	_, err = globalplatform.Load(ctx, sd, f, globalplatform.LoadOptions{}, nil)
+	return err
 }
 
 func (c *card) Transmit(ctx context.Context, command []byte) ([]byte, error) {

@@ -1,6 +1,7 @@
 package javacard_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"testing"
@@ -8,6 +9,7 @@ import (
 	"github.com/freearea/freearea/applets"
 	"github.com/freearea/freearea/applets/appletstest"
 	"github.com/freearea/freearea/applets/javacard"
+	"github.com/freearea/freearea/emulator/oncard"
 	"github.com/freearea/freearea/globalplatform"
 	"github.com/freearea/freearea/globalplatform/capfile"
 	"github.com/freearea/freearea/globalplatform/scp"
@@ -39,43 +41,110 @@ func TestProfiles(t *testing.T) {
 		t.Run(p.Name(), func(t *testing.T) {
 			appletstest.RunProfile(t, appletstest.ProfileConfig{
 				Profile: p, Spec: spec, Content: content, Update: update,
-				New: func(t testing.TB) appletstest.Card { return newCard(t, executed(), javacard.LoadFile(), nil) },
+				New: func(t testing.TB) appletstest.Card { return newCard(t, executed(), nil) },
 			})
 		})
 	}
 }
 
-// TestMemory: what an instance takes, with its objects' headers, of a card; the
-// aim is less than 4 KiB for the greatest type-d.
+// maxInstance is the aim for the greatest type-d, in bytes.
+const maxInstance = 4 << 10
+
+// TestMemory holds PersistentMemory to what an instance takes of the emulated
+// card, to the byte where its AID is of the greatest length; and a card without
+// that much to 6A84 and nothing half installed.
 func TestMemory(t *testing.T) {
 	ctx := context.Background()
+	longest := iso7816.MustAID("F0465245454152454101020304050607")
 	for _, p := range applets.Base() {
-		usual, _ := contentOf(t, p)
-		greatest := usual
+		specs := []applets.InstallSpec{{}}
 		if p.Traits().MutualAuthentication {
-			greatest.KeySets, greatest.ItemsCapacity = 4, 1024
+			specs = []applets.InstallSpec{
+				{DiversificationData: [10]byte{1}, KeySets: 1, ItemsCapacity: 64, PIN: true},
+				{DiversificationData: [10]byte{1}, KeySets: 3, ItemsCapacity: 777},
+				{DiversificationData: [10]byte{1}, KeySets: applets.MaxKeySets, ItemsCapacity: applets.MaxItemsFile, PIN: true},
+			}
 		}
-		for _, spec := range []applets.InstallSpec{usual, greatest} {
+		for _, spec := range specs {
 			params, err := p.InstallParameters(spec)
 			if err != nil {
 				t.Fatal(err)
 			}
-			c := newCard(t, executed(), javacard.LoadFile(), nil)
+			c := newCard(t, executed(), nil)
 			before := c.Memory()
-			if err := c.Install(ctx, p.Name(), instance, params); err != nil {
+			if err := c.Install(ctx, p.Name(), longest, params); err != nil {
 				t.Fatal(err)
 			}
 			after := c.Memory()
 			n := after.PersistentUsed - before.PersistentUsed
-			t.Logf("%s, %d key sets, %d bytes of items: %d bytes persistent, %d cleared on reset, %d on deselection",
-				p.Name(), spec.KeySets, spec.ItemsCapacity, n,
+			t.Logf("%s, %d key sets, %d bytes of items, PIN %v: %d bytes persistent, %d cleared on reset, %d on deselection",
+				p.Name(), spec.KeySets, spec.ItemsCapacity, spec.PIN, n,
 				after.TransientResetUsed-before.TransientResetUsed, after.TransientDeselectUsed-before.TransientDeselectUsed)
-			if n >= 4<<10 {
+			if n >= maxInstance {
 				t.Errorf("%s takes %d bytes", p.Name(), n)
 			}
-			if want := p.PersistentMemory(spec); want > n {
-				t.Errorf("%s: PersistentMemory says %d bytes, %d are taken", p.Name(), want, n)
+			if want := p.PersistentMemory(spec); n != want {
+				t.Errorf("%s with %+v takes %d bytes, want %d", p.Name(), spec, n, want)
 			}
+			for _, short := range []int{1, 200, n - 70} {
+				c := newSmallCard(t, executed(), nil, before.PersistentUsed+n-short)
+				free := c.Memory().Free()
+				if err := c.Install(ctx, p.Name(), longest, params); !errors.Is(err, iso7816.ErrNoMemory) {
+					t.Errorf("%s with %d bytes too few: %v", p.Name(), short, err)
+				}
+				if got := c.Memory().Free(); got != free {
+					t.Errorf("%s with %d bytes too few: %d bytes free, %d before", p.Name(), short, got, free)
+				}
+				if r, err := iso7816.Send(ctx, c, iso7816.Select(longest)); err != nil || r.SW != iso7816.ErrNotFound {
+					t.Errorf("%s with %d bytes too few is selected: %v, %v", p.Name(), short, r.SW, err)
+				}
+			}
+			c = newSmallCard(t, executed(), nil, before.PersistentUsed+n)
+			if err := c.Install(ctx, p.Name(), longest, params); err != nil {
+				t.Errorf("%s with just enough: %v", p.Name(), err)
+			}
+		}
+	}
+}
+
+// TestForged: a card whose linker knows the package refuses another load file
+// with its AID.
+func TestForged(t *testing.T) {
+	ctx := context.Background()
+	c := newCard(t, oncard.Linkers{oncard.Known{applets.BasePackage: applets.IsBaseLoadFile}, executed()}, nil)
+	if err := c.send(ctx, globalplatform.Delete{AID: applets.BasePackage, Related: true}); err != nil {
+		t.Fatal(err)
+	}
+	f := loadFile(t)
+	block := f.LoadFileDataBlock()
+	pool := f.Component(capfile.ConstantPool)
+	block[bytes.Index(block, pool)+len(pool)-1] ^= 1
+	forged, err := capfile.ParseLoadFileDataBlock(block)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var refused *iso7816.StatusError
+	if err := c.load(ctx, forged); !errors.As(err, &refused) {
+		t.Errorf("the card loads a forged file: %v", err)
+	}
+	// Some hosts load the Descriptor component too.
+	described, err := capfile.ParseLoadFileDataBlock(append(f.LoadFileDataBlock(), f.Component(capfile.Descriptor)...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, genuine := range []*capfile.File{f, described} {
+		if err := c.load(ctx, genuine); err != nil {
+			t.Fatal(err)
+		}
+		params, err := applets.Base()[0].InstallParameters(applets.InstallSpec{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Install(ctx, "common-ap", instance, params); err != nil {
+			t.Error(err)
+		}
+		if err := c.send(ctx, globalplatform.Delete{AID: applets.BasePackage, Related: true}); err != nil {
+			t.Fatal(err)
 		}
 	}
 }
@@ -90,7 +159,7 @@ func TestTornWipe(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		c := newCard(t, executed(), javacard.LoadFile(), nil)
+		c := newCard(t, executed(), nil)
 		if err := c.Install(ctx, p.Name(), instance, params); err != nil {
 			t.Fatal(err)
 		}
@@ -150,39 +219,28 @@ func TestStatics(t *testing.T) {
 	}
 }
 
-// BenchmarkTap is the card's part of a type-d tap, executed and native: the
-// ratio is what executing bytecode costs.
+// BenchmarkTap is the card's part of a type-d tap.
 func BenchmarkTap(b *testing.B) {
-	for _, side := range []struct {
-		name string
-		card func() *card
-	}{
-		{"executed", func() *card { return newCard(b, executed(), javacard.LoadFile(), nil) }},
-		{"native", func() *card { return newCard(b, native(), applets.BaseLoadFile(), nil) }},
-	} {
-		b.Run(side.name, func(b *testing.B) {
-			ctx := context.Background()
-			p := applets.Base()[2]
-			spec, content := contentOf(b, p)
-			spec.PIN, content.PIN = false, nil
-			c := side.card()
-			params, err := p.InstallParameters(spec)
-			if err != nil {
-				b.Fatal(err)
-			}
-			if err := c.Install(ctx, p.Name(), instance, params); err != nil {
-				b.Fatal(err)
-			}
-			c.personalize(b, p, content)
-			set := content.ReadKeys[0]
-			request := applets.ReadRequest{AID: instance, Keys: func(context.Context, applets.ApplicationInfo) (keys.Set, error) { return set.Clone(), nil }}
-			b.ReportAllocs()
-			for b.Loop() {
-				if _, err := p.Read(ctx, c, request); err != nil {
-					b.Fatal(err)
-				}
-			}
-		})
+	ctx := context.Background()
+	p := applets.Base()[2]
+	spec, content := contentOf(b, p)
+	spec.PIN, content.PIN = false, nil
+	c := newCard(b, executed(), nil)
+	params, err := p.InstallParameters(spec)
+	if err != nil {
+		b.Fatal(err)
+	}
+	if err := c.Install(ctx, p.Name(), instance, params); err != nil {
+		b.Fatal(err)
+	}
+	c.personalize(b, p, content)
+	set := content.ReadKeys[0]
+	request := applets.ReadRequest{AID: instance, Keys: func(context.Context, applets.ApplicationInfo) (keys.Set, error) { return set.Clone(), nil }}
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := p.Read(ctx, c, request); err != nil {
+			b.Fatal(err)
+		}
 	}
 }
 

@@ -21,6 +21,8 @@ const (
 	padPKCS1v1 = 7
 	padPSSv1   = 8
 	padOAEPv1  = 9
+
+	hashNone = 0 // the application hashes
 )
 
 // scheme is an asymmetric algorithm of Signature.
@@ -84,28 +86,7 @@ var rsaPrivateKeys = []string{classRSAPrivate, classRSAPrivateCRT}
 // KeyAgreement.
 var nativesAsymmetric = map[string]native{
 	"javacard/security/Signature.getInstance(BBBZ)Ljavacard/security/Signature;": func(vm *VM, a []slot) slot {
-		s := scheme{hash: uint8(a[0]), cipher: uint8(a[1]), padding: uint8(a[2])}
-		if n, ok := symmetricParts[s]; ok {
-			return vm.newCipherObject("javacard/security/Signature", uint16(n))
-		}
-		for n, known := range schemes {
-			if known == s {
-				return vm.newCipherObject("javacard/security/Signature", uint16(n))
-			}
-		}
-		ok := newHash(s.hash) != nil
-		switch s.cipher {
-		case signRSA:
-			ok = ok && (s.padding == padPKCS1v1 || s.padding == padPSSv1)
-		case signECDSA, signECDSAPlain:
-			ok = ok && s.padding == padNull
-		default:
-			ok = false
-		}
-		if !ok {
-			vm.cryptoError(cryptoNoSuchAlgorithm)
-		}
-		return vm.newCipherObject("javacard/security/Signature", composed|uint16(s.cipher)<<8|uint16(s.hash)<<4|uint16(s.padding))
+		return vm.newCipherObject("javacard/security/Signature", vm.signatureOf(uint8(a[0]), uint8(a[1]), uint8(a[2])))
 	},
 	"javacard/security/Signature.getMessageDigestAlgorithm()B": func(vm *VM, a []slot) slot { return slot(parts(vm.this(a).field(cipherAlgorithm)).hash) },
 	"javacard/security/Signature.getCipherAlgorithm()B":        func(vm *VM, a []slot) slot { return slot(parts(vm.this(a).field(cipherAlgorithm)).cipher) },
@@ -143,6 +124,32 @@ var nativesAsymmetric = map[string]native{
 	"javacard/security/KeyAgreement.generateSecret([BSS[BS)S": generateSecret,
 }
 
+// signatureOf is the algorithm of a Signature by its parts.
+func (vm *VM) signatureOf(digest, cipher, padding uint8) uint16 {
+	s := scheme{hash: digest, cipher: cipher, padding: padding}
+	if n, ok := symmetricParts[s]; ok {
+		return uint16(n)
+	}
+	for n, known := range schemes {
+		if known == s {
+			return uint16(n)
+		}
+	}
+	ok := newHash(s.hash) != nil
+	switch s.cipher {
+	case signRSA:
+		ok = ok && (s.padding == padPKCS1v1 || s.padding == padPSSv1)
+	case signECDSA, signECDSAPlain:
+		ok = (ok || s.hash == hashNone) && s.padding == padNull
+	default:
+		ok = false
+	}
+	if !ok {
+		vm.cryptoError(cryptoNoSuchAlgorithm)
+	}
+	return composed | uint16(s.cipher)<<8 | uint16(s.hash)<<4 | uint16(s.padding)
+}
+
 // Fields of a KeyAgreement. What init was told survives the loss of power.
 const (
 	agreementAlgorithm = iota
@@ -168,25 +175,25 @@ func generateSecret(vm *VM, a []slot) slot {
 	}
 	vm.usableKey(key, classECPrivate)
 	c := vm.curve(key)
-	w, ok := c.point(vm.bytes(a[1], a[2], a[3]))
+	w, ok := c.Decode(vm.bytes(a[1], a[2], a[3]))
 	if !ok {
 		vm.cryptoError(cryptoIllegalValue)
 	}
-	vm.charge(c.cost())
+	vm.charge(cost(c))
 	algorithm := o.field(agreementAlgorithm)
 	if algorithm == agreeDHC || algorithm == agreeDHCPlain {
-		w = c.multiply(w, vm.number(key, ecK))
+		w = c.Multiply(w, vm.number(key, ecK))
 	}
-	z := c.multiply(w, vm.number(key, ecValue))
-	if z.infinite() {
+	z := c.Multiply(w, vm.number(key, ecValue))
+	if z.Infinite() {
 		vm.cryptoError(cryptoIllegalValue)
 	}
-	secret := c.encode(z)
+	secret := c.Encode(z)
 	switch algorithm {
 	case agreeDHPlain, agreeDHCPlain:
-		secret = secret[1 : 1+c.size]
+		secret = secret[1 : 1+c.Size]
 	case agreeDH, agreeDHC:
-		sum := sha1.Sum(secret[1 : 1+c.size])
+		sum := sha1.Sum(secret[1 : 1+c.Size])
 		secret = sum[:]
 	}
 	vm.store(a[4], int(int16(a[5])), secret)
@@ -222,6 +229,9 @@ func (vm *VM) hashing(o *object, s scheme) hash.Hash {
 		vm.cryptoError(cryptoInvalidInit)
 	}
 	h := newHash(s.hash)
+	if h == nil {
+		vm.cryptoError(cryptoIllegalUse)
+	}
 	o.native = h
 	return h
 }
@@ -238,8 +248,11 @@ func (vm *VM) hashed(a []slot, s scheme) []byte {
 
 // precomputed is a hash that the application gives.
 func (vm *VM) precomputed(a []slot, s scheme) []byte {
-	h := vm.hashing(vm.this(a), s)
 	sum := bytes.Clone(vm.bytes(a[1], a[2], a[3]))
+	if s.hash == hashNone {
+		return sum
+	}
+	h := vm.hashing(vm.this(a), s)
 	if len(sum) != h.Size() {
 		vm.cryptoError(cryptoIllegalUse)
 	}
@@ -296,10 +309,10 @@ func (vm *VM) signAsymmetric(a []slot, sum func([]slot, scheme) []byte) slot {
 		digest := sum(a, s)
 		var r, x *big.Int
 		for ok := false; !ok; {
-			r, x, ok = c.sign(d, vm.scalar(c), digest)
+			r, x, ok = c.Sign(d, vm.scalar(c), digest)
 		}
 		if s.cipher == signECDSAPlain {
-			n := len(c.n.Bytes())
+			n := len(c.N.Bytes())
 			out = append(r.FillBytes(make([]byte, n)), x.FillBytes(make([]byte, n))...)
 		} else {
 			out, _ = asn1.Marshal(ecdsaSignature{r, x})
@@ -340,15 +353,15 @@ func (vm *VM) verifyAsymmetric(a []slot, sum func([]slot, scheme) []byte) slot {
 	}
 	key := vm.signatureKey(o, 2, classECPublic)
 	c := vm.curve(key)
-	w, ok := c.point(vm.mustComponent(key, ecValue))
+	w, ok := c.Decode(vm.mustComponent(key, ecValue))
 	if !ok {
 		vm.cryptoError(cryptoIllegalValue)
 	}
-	vm.charge(2 * c.cost())
+	vm.charge(2 * cost(c))
 	digest := sum(a, s)
 	var v ecdsaSignature
 	if s.cipher == signECDSAPlain {
-		n := len(c.n.Bytes())
+		n := len(c.N.Bytes())
 		if len(given) != 2*n {
 			return 0
 		}
@@ -356,7 +369,7 @@ func (vm *VM) verifyAsymmetric(a []slot, sum func([]slot, scheme) []byte) slot {
 	} else if rest, err := asn1.Unmarshal(given, &v); err != nil || len(rest) > 0 {
 		return 0
 	}
-	return boolean(c.verify(w, digest, v.R, v.S))
+	return boolean(c.Verify(w, digest, v.R, v.S))
 }
 
 // asymmetricLength is the length of signatures, of ECDSA's in DER the longest.
@@ -426,8 +439,8 @@ func rsaCipher(field uint16) (padding uint8, ok bool) {
 	return padding, ok
 }
 
-// rsaCipherInstance makes a Cipher for RSA with a padding.
-func (vm *VM) rsaCipherInstance(padding uint8) slot {
+// rsaCipherOf is the algorithm of a Cipher for RSA with a padding.
+func (vm *VM) rsaCipherOf(padding uint8) uint16 {
 	n := map[uint8]uint16{padPKCS1v1: 10, padNone: 12, padOAEPv1: 15}[padding]
 	if n == 0 {
 		if oaepHashes[padding] == 0 {
@@ -435,7 +448,7 @@ func (vm *VM) rsaCipherInstance(padding uint8) slot {
 		}
 		n = composed | uint16(padding)
 	}
-	return vm.newCipherObject("javacardx/crypto/Cipher", n)
+	return n
 }
 
 // rsaCipherInit is Cipher.init. With PKCS #1 v1.5 and without a padding either

@@ -5,6 +5,7 @@ import (
 	"math/big"
 
 	"github.com/freearea/freearea/emulator/oncard"
+	"github.com/freearea/freearea/internal/ecc"
 )
 
 // asymmetricKind is a family of asymmetric keys (KeyBuilder.TYPE_…).
@@ -156,16 +157,21 @@ var nativesKeys = withComponents(map[string]native{
 		if from.class.name != classECPublic && from.class.name != classECPrivate || from.field(keyBits) != to.field(keyBits) {
 			vm.cryptoError(cryptoIllegalValue)
 		}
-		values := make([][]byte, ecValue)
-		for i := range values {
-			if values[i] = vm.component(from, i); values[i] == nil && i != ecK {
-				vm.cryptoError(cryptoUninitializedKey)
-			}
-		}
-		vm.setComponents(to, values)
+		vm.copyDomain(to, from)
 		return 0
 	},
 })
+
+// copyDomain copies the parameters of a curve between keys of one size.
+func (vm *VM) copyDomain(to, from *object) {
+	values := make([][]byte, ecValue)
+	for i := range values {
+		if values[i] = vm.component(from, i); values[i] == nil && i != ecK {
+			vm.cryptoError(cryptoUninitializedKey)
+		}
+	}
+	vm.setComponents(to, values)
+}
 
 // Fields of a KeyPair.
 const (
@@ -403,16 +409,16 @@ func (vm *VM) usableKey(o *object, classes ...string) *object {
 
 // curve is that of a key. Parameters that make none are refused: a point G
 // that isn't on it, or numbers that are too large.
-func (vm *VM) curve(o *object) *curve {
-	c := &curve{
-		p: vm.number(o, ecField), a: vm.number(o, ecA), b: vm.number(o, ecB), n: vm.number(o, ecR),
-		size: (int(o.field(keyBits)) + 7) / 8,
+func (vm *VM) curve(o *object) *ecc.Curve {
+	c := &ecc.Curve{
+		P: vm.number(o, ecField), A: vm.number(o, ecA), B: vm.number(o, ecB), N: vm.number(o, ecR),
+		Size: (int(o.field(keyBits)) + 7) / 8,
 	}
-	g, ok := c.point(vm.mustComponent(o, ecG))
-	if !ok || c.n.Cmp(big.NewInt(3)) <= 0 {
+	g, ok := c.Decode(vm.mustComponent(o, ecG))
+	if !ok || c.N.Cmp(big.NewInt(3)) <= 0 {
 		vm.cryptoError(cryptoIllegalValue)
 	}
-	c.g = g
+	c.G = g
 	return c
 }
 
@@ -446,20 +452,20 @@ func genKeyPair(vm *VM, a []slot) slot {
 		}
 		c := vm.curve(from)
 		d := vm.scalar(c)
-		w := c.multiply(c.g, d)
+		w := c.Multiply(c.G, d)
 		values := make([][]byte, ecValue+1)
 		for i := range ecValue {
 			if v := vm.component(from, i); v != nil {
 				values[i] = append([]byte(nil), v...)
 			}
 		}
-		if w.infinite() {
+		if w.Infinite() {
 			vm.cryptoError(cryptoIllegalValue)
 		}
 		vm.setComponent(public, ecValue, []byte{})
-		values[ecValue] = d.FillBytes(make([]byte, max(c.size, len(c.n.Bytes()))))
+		values[ecValue] = d.FillBytes(make([]byte, max(c.Size, len(c.N.Bytes()))))
 		vm.setComponents(private, values)
-		values[ecValue] = c.encode(w)
+		values[ecValue] = c.Encode(w)
 		vm.setComponents(public, values)
 		return 0
 	}
@@ -497,14 +503,14 @@ func (vm *VM) charge(n int64) {
 }
 
 // scalar is a random number from 1 to the order of a curve, exclusive.
-func (vm *VM) scalar(c *curve) *big.Int {
-	vm.charge(c.cost())
+func (vm *VM) scalar(c *ecc.Curve) *big.Int {
+	vm.charge(cost(c))
 	for {
-		k, err := randomBits(vm.sys.Random(), c.n.BitLen())
+		k, err := randomBits(vm.sys.Random(), c.N.BitLen())
 		if err != nil {
 			vm.fault("random generator: %v", err)
 		}
-		if k.Sign() > 0 && k.Cmp(c.n) < 0 {
+		if k.Sign() > 0 && k.Cmp(c.N) < 0 {
 			return k
 		}
 	}

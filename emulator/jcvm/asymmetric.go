@@ -5,171 +5,18 @@ import (
 	"hash"
 	"io"
 	"math/big"
+
+	"github.com/freearea/freearea/internal/ecc"
 )
 
 // The arithmetic of the asymmetric algorithms is that of math/big: any modulus
 // from 512 bits on and any curve whose parameters an application gives, with
 // the card's own source of randomness, none of which the standard library
-// offers. It doesn't take constant time. An emulator keeps no secrets that its
-// owner doesn't have.
-
-// curve is an elliptic curve y² = x³ + ax + b over a prime field.
-type curve struct {
-	p, a, b, n *big.Int
-	g          point
-	size       int // of the field in bytes
-}
-
-// point has Jacobian coordinates: (x/z², y/z³), and at infinity z = 0.
-type point struct{ x, y, z *big.Int }
-
-func (p point) infinite() bool { return p.z.Sign() == 0 }
+// offers; that of curves is in internal/ecc. It doesn't take constant time. An
+// emulator keeps no secrets that its owner doesn't have.
 
 // cost is what a multiplication takes of a command's budget of bytecodes.
-func (c *curve) cost() int64 { return int64(c.size) * int64(c.size) * 100 }
-
-// point decodes an uncompressed point, which must be on the curve.
-func (c *curve) point(b []byte) (point, bool) {
-	if c.p.Cmp(big.NewInt(3)) <= 0 || c.p.Bit(0) == 0 || len(b) != 2*c.size+1 || b[0] != 4 {
-		return point{}, false
-	}
-	p := point{new(big.Int).SetBytes(b[1 : 1+c.size]), new(big.Int).SetBytes(b[1+c.size:]), big.NewInt(1)}
-	if p.x.Cmp(c.p) >= 0 || p.y.Cmp(c.p) >= 0 {
-		return point{}, false
-	}
-	left := c.mul(p.y, p.y)
-	right := new(big.Int).Add(c.mul(p.x, p.x), c.a)
-	right.Add(c.mul(right, p.x), c.b)
-	return p, left.Cmp(right.Mod(right, c.p)) == 0
-}
-
-// encode gives the uncompressed form of a point that isn't at infinity.
-func (c *curve) encode(p point) []byte {
-	x, y := c.affine(p)
-	b := make([]byte, 1+2*c.size)
-	b[0] = 4
-	x.FillBytes(b[1 : 1+c.size])
-	y.FillBytes(b[1+c.size:])
-	return b
-}
-
-// affine are a point's coordinates. What has none, since the field is none, is
-// at (0, 0).
-func (c *curve) affine(p point) (x, y *big.Int) {
-	i := new(big.Int).ModInverse(p.z, c.p)
-	if i == nil {
-		return new(big.Int), new(big.Int)
-	}
-	i2 := c.mul(i, i)
-	return c.mul(p.x, i2), c.mul(p.y, c.mul(i2, i))
-}
-
-func (c *curve) mul(a, b *big.Int) *big.Int {
-	r := new(big.Int).Mul(a, b)
-	return r.Mod(r, c.p)
-}
-
-func (c *curve) sub(a, b *big.Int) *big.Int {
-	r := new(big.Int).Sub(a, b)
-	return r.Mod(r, c.p)
-}
-
-func (c *curve) times(n int64, a *big.Int) *big.Int {
-	r := new(big.Int).Mul(a, big.NewInt(n))
-	return r.Mod(r, c.p)
-}
-
-func (c *curve) double(p point) point {
-	if p.infinite() || p.y.Sign() == 0 {
-		return point{big.NewInt(1), big.NewInt(1), new(big.Int)}
-	}
-	yy, zz := c.mul(p.y, p.y), c.mul(p.z, p.z)
-	s := c.times(4, c.mul(p.x, yy))
-	m := c.times(3, c.mul(p.x, p.x))
-	m.Add(m, c.mul(c.a, c.mul(zz, zz)))
-	x := c.sub(c.mul(m, m), c.times(2, s))
-	y := c.sub(c.mul(m, c.sub(s, x)), c.times(8, c.mul(yy, yy)))
-	return point{x, y, c.times(2, c.mul(p.y, p.z))}
-}
-
-func (c *curve) add(p, q point) point {
-	if p.infinite() {
-		return q
-	}
-	if q.infinite() {
-		return p
-	}
-	pp, qq := c.mul(p.z, p.z), c.mul(q.z, q.z)
-	u1, u2 := c.mul(p.x, qq), c.mul(q.x, pp)
-	s1, s2 := c.mul(p.y, c.mul(q.z, qq)), c.mul(q.y, c.mul(p.z, pp))
-	h, r := c.sub(u2, u1), c.sub(s2, s1)
-	if h.Sign() == 0 {
-		if r.Sign() == 0 {
-			return c.double(p)
-		}
-		return point{big.NewInt(1), big.NewInt(1), new(big.Int)}
-	}
-	hh := c.mul(h, h)
-	hhh, v := c.mul(h, hh), c.mul(u1, hh)
-	x := c.sub(c.sub(c.mul(r, r), hhh), c.times(2, v))
-	y := c.sub(c.mul(r, c.sub(v, x)), c.mul(s1, hhh))
-	return point{x, y, c.mul(h, c.mul(p.z, q.z))}
-}
-
-func (c *curve) multiply(p point, k *big.Int) point {
-	r := point{big.NewInt(1), big.NewInt(1), new(big.Int)}
-	for i := k.BitLen() - 1; i >= 0; i-- {
-		if r = c.double(r); k.Bit(i) == 1 {
-			r = c.add(r, p)
-		}
-	}
-	return r
-}
-
-// representative is a hash as a number: its leftmost bits, as many as the
-// order has (FIPS 186-5, 6.4.1).
-func (c *curve) representative(sum []byte) *big.Int {
-	e := new(big.Int).SetBytes(sum)
-	if extra := 8*len(sum) - c.n.BitLen(); extra > 0 {
-		e.Rsh(e, uint(extra))
-	}
-	return e
-}
-
-// sign is ECDSA (FIPS 186-5, 6.4.1) with a random number; false where another
-// one must be taken.
-func (c *curve) sign(d, k *big.Int, sum []byte) (r, s *big.Int, ok bool) {
-	x, _ := c.affine(c.multiply(c.g, k))
-	r = x.Mod(x, c.n)
-	inverse := new(big.Int).ModInverse(k, c.n)
-	if r.Sign() == 0 || inverse == nil {
-		return nil, nil, false
-	}
-	s = new(big.Int).Mul(r, d)
-	s.Add(s, c.representative(sum))
-	s.Mul(s, inverse)
-	s.Mod(s, c.n)
-	return r, s, s.Sign() != 0
-}
-
-// verify is ECDSA's verification (FIPS 186-5, 6.4.2).
-func (c *curve) verify(w point, sum []byte, r, s *big.Int) bool {
-	if r.Sign() <= 0 || s.Sign() <= 0 || r.Cmp(c.n) >= 0 || s.Cmp(c.n) >= 0 {
-		return false
-	}
-	i := new(big.Int).ModInverse(s, c.n)
-	if i == nil {
-		return false
-	}
-	u := new(big.Int).Mul(c.representative(sum), i)
-	v := new(big.Int).Mul(r, i)
-	p := c.add(c.multiply(c.g, u.Mod(u, c.n)), c.multiply(w, v.Mod(v, c.n)))
-	if p.infinite() {
-		return false
-	}
-	x, _ := c.affine(p)
-	return x.Mod(x, c.n).Cmp(r) == 0
-}
+func cost(c *ecc.Curve) int64 { return int64(c.Size) * int64(c.Size) * 100 }
 
 // randomBits is a random number of up to n bits.
 func randomBits(rand io.Reader, n int) (*big.Int, error) {

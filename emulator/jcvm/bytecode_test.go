@@ -64,10 +64,12 @@ func (m *memory) Commit() error                                          { retur
 func (m *memory) Abort()                                                 {}
 func (m *memory) Undone() int                                            { return 0 }
 func (m *memory) SetTransient(iso7816.AID, oncard.ClearEvent, int) error { return nil }
+func (m *memory) Open(iso7816.AID) error                                 { return iso7816.ErrConditions }
 func (m *memory) Room() oncard.Room                                      { return oncard.Room{} }
 func (m *memory) Random() io.Reader                                      { return bytes.NewReader(nil) }
 func (m *memory) Extended() bool                                         { return false }
 func (m *memory) Contactless() bool                                      { return false }
+func (m *memory) Protocol() byte                                         { return 1 }
 
 func newMachine(t testing.TB, l Linker) *VM {
 	t.Helper()
@@ -454,6 +456,92 @@ func FuzzLoadFile(f *testing.F) {
 	})
 }
 
+// generated is a method of bytecodes that an input chooses, each with operands
+// of its form: variables and constants that there are, and jumps to beginnings
+// of instructions. It is good enough to be linked, and nothing more.
+func generated(input []byte, locals, constants int) []byte {
+	next := func() (b byte) {
+		if len(input) > 0 {
+			b, input = input[0], input[1:]
+		}
+		return b
+	}
+	var out []byte
+	var starts []int
+	type jump struct{ at, from, size, target int }
+	var jumps []jump
+	for len(input) > 0 && len(out) < 1000 {
+		op := int(next()) % opcodes
+		if strings.ContainsAny(operands[op], "tTkK") {
+			op = opNop
+		}
+		from := len(out)
+		starts = append(starts, from)
+		out = append(out, byte(op))
+		for _, form := range operands[op] {
+			switch form {
+			case 'l':
+				out = append(out, next()%byte(locals))
+			case 'c':
+				out = append(out, next()%byte(constants))
+			case 'C':
+				out = append(out, 0, next()%byte(constants))
+			case 'o', 'O':
+				size := 1
+				if form == 'O' {
+					size = 2
+				}
+				jumps = append(jumps, jump{len(out), from, size, int(next())})
+				out = append(out, make([]byte, size)...)
+			case 's':
+				out = append(out, next(), next())
+			case 'i':
+				out = append(out, next(), next(), next(), next())
+			default:
+				out = append(out, next())
+			}
+		}
+	}
+	for _, j := range jumps {
+		distance := starts[j.target%len(starts)] - j.from
+		if j.size == 1 {
+			if distance < -128 || distance > 127 {
+				distance = 0
+			}
+			out[j.at] = byte(distance)
+		} else {
+			out[j.at], out[j.at+1] = byte(distance>>8), byte(distance)
+		}
+	}
+	return append(out, opGoto, 0)
+}
+
+// FuzzBytecode runs generated code: whatever it does ends with a fault, an
+// exception or the budget of bytecodes, and the machine goes on.
+func FuzzBytecode(f *testing.F) {
+	f.Add(byte(20), byte(4), []byte{opSconst1, opSconst2, opSadd, opSstore, 1, opNew, 2, opDup, opInvokespecial, 7, opAstore, 2})
+	f.Add(byte(10), byte(2), []byte{opSspush, 0, 9, opNewarray, 11, opAstore, 1, opAload, 1, opSconst0, opSconst5, opBastore})
+	f.Add(byte(9), byte(2), []byte{opIipush, 1, 2, 3, 4, opDup2, opImul, opIstore0, opJsr, 0, opIfeq, 1, opRet, 1})
+	class := []byte{0x00, 0x80, 0x00, 5, 3, 1, 1, 0, 0, 0} // as in TestBytecodeByHand
+	constants := [][]byte{{constClass, 0, 0, 0}, {constField, 0, 0, 0}, {constField, 0, 0, 1}, {constField, 0, 0, 3}, {constField, 0, 0, 4}, {constStaticMethod, 0x80, 0, 0}}
+	f.Fuzz(func(t *testing.T, stack, locals byte, input []byte) {
+		defer time.AfterFunc(time.Minute, func() { panic("code that hangs") }).Stop()
+		n := 1 + int(locals)%32
+		im := image{
+			methods: []code{
+				{int(stack), 1, n, generated(input, n, 2+len(constants))},
+				{4, 2, 1, []byte{opSload1, opSreturn}},
+			},
+			class: class, constants: constants,
+		}
+		vm := newMachine(t, Linker{})
+		if _, err := vm.Link(testPackage, im.build(), [32]byte{}); err != nil {
+			return
+		}
+		exercise(vm, vm.packages[testPackage])
+	})
+}
+
 // exercise calls all methods of a package with arguments of all kinds. The
 // machine's own recovery is what is tested: nothing may get past it.
 func exercise(vm *VM, p *pkg) {
@@ -478,7 +566,7 @@ func exercise(vm *VM, p *pkg) {
 					args[i] = refAPDU.slot()
 				}
 			}
-			vm.apdu.begin(iso7816.Command{INS: byte(kind), Data: []byte{1, 2, 3, 4, 5, 6, 7, 8}}, false, vm.objs[refBuffer].data)
+			vm.apdu.begin(iso7816.Command{INS: byte(kind), Data: []byte{1, 2, 3, 4, 5, 6, 7, 8}}, 0, false, vm.objs[refBuffer].data)
 			_ = vm.guard(func() { vm.call(m, args...) })
 		}
 	}

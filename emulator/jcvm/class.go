@@ -264,6 +264,7 @@ func buildAPI() *api {
 	natives := map[string]native{}
 	for _, table := range []map[string]native{
 		nativesLang, nativesFramework, nativesAPDU, nativesPIN, nativesSecurity, nativesCipher, nativesKeys, nativesAsymmetric, nativesGP,
+		nativesAPDUUtil, nativesArrays, nativesAEAD, nativesOneShot, nativesResult,
 	} {
 		for name, f := range table {
 			if natives[name] != nil {
@@ -344,6 +345,9 @@ func buildAPI() *api {
 				m.args++
 			}
 			m.native = natives[name]
+			if result := am.signature[strings.IndexByte(am.signature, ')')+1]; m.native != nil && (sensitiveClasses[ac.name] || sensitiveMethods[name]) && !m.void {
+				m.native = recording(m.native, result)
+			}
 			if m.native != nil {
 				used++
 				m.abstract = false

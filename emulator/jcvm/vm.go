@@ -41,6 +41,19 @@ type Quirks struct {
 	// EmptyIncoming throws APDUException from setIncomingAndReceive for a
 	// command without data, as the reference implementation of 2.2.2 does.
 	EmptyIncoming bool
+	// ShortBuffer makes the APDU buffer hold 261 bytes instead of 2,055, so
+	// that a longer command comes in parts. Some applications count on a
+	// larger one, as newer cards have it.
+	ShortBuffer bool
+	// UnchainedBlock bounds a response after setOutgoingNoChaining to one block,
+	// as the API's text has it: longer ones throw APDUException.BAD_LENGTH. Cards
+	// chain blocks all the same.
+	UnchainedBlock bool
+	// StaticsHold refuses to delete an instance while a static field of a package
+	// that stays refers to an object of it, as JCRE 11.3.4 has it. Otherwise such
+	// objects become the package's own, which many cards allow: an applet that
+	// keeps a buffer in a static field could not be deleted by itself.
+	StaticsHold bool
 }
 
 var _ oncard.RuntimeLinker = Linker{}
@@ -149,7 +162,8 @@ type VM struct {
 
 	installing *installation
 	apdu       apdu
-	channel    oncard.SecureChannel
+	globals    bool // there are objects that end with the command
+	result     sensitiveResult
 }
 
 // thrown is what unwinds to the handler of a Java exception; the exception

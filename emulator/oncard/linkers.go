@@ -2,6 +2,7 @@ package oncard
 
 import (
 	"errors"
+	"fmt"
 
 	"github.com/freearea/freearea/iso7816"
 )
@@ -36,6 +37,26 @@ func (l Linkers) PowerOn(sys System) (Runtime, error) {
 		}
 	}
 	return out, nil
+}
+
+// ErrForgedLoadFile reports a load file that has the AID of a known package
+// and is not that package's.
+var ErrForgedLoadFile = errors.New("load file is not the one whose AID it has")
+
+// Known are packages whose load files are known, by AID: whether one with this
+// SHA-256 is the package's. As the first of several [Linkers] it refuses, with
+// [ErrForgedLoadFile], every other load file under those AIDs, and leaves the
+// rest to those that follow.
+type Known map[iso7816.AID]func(sha256 [32]byte) bool
+
+var _ Linker = Known(nil)
+
+// Link implements [Linker].
+func (k Known) Link(pkg iso7816.AID, _ []byte, sha256 [32]byte) (map[iso7816.AID]Module, error) {
+	if genuine, ok := k[pkg]; ok && !genuine(sha256) {
+		return nil, fmt.Errorf("%w: %v has SHA-256 %X", ErrForgedLoadFile, pkg, sha256)
+	}
+	return nil, nil
 }
 
 // running are linkers with their runtimes in the place of those that have one.

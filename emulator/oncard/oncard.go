@@ -56,7 +56,8 @@ type InstallParameters struct {
 // it reads as on the basic logical channel, with 04 for secure messaging.
 type Application interface {
 	// Select handles the SELECT command that chose this instance. A status
-	// word other than 9000, 62xx and 63xx refuses the selection.
+	// word other than 9000, 62xx and 63xx refuses the selection, unless the
+	// application is [Selective].
 	Select(cmd iso7816.Command) iso7816.Response
 	// Process handles every further command while the instance is selected.
 	// A SELECT by AID that matches no application of the card comes here too
@@ -65,6 +66,14 @@ type Application interface {
 	// Deselect tells that another application is about to be selected. It is
 	// not called when power is lost.
 	Deselect()
+}
+
+// Selective is offered by applications whose selection doesn't hang on the
+// status word that answers SELECT.
+type Selective interface {
+	// Selected reports, right after Select, whether the instance let itself be
+	// selected.
+	Selected() bool
 }
 
 // Personalizable is offered by applications that take STORE DATA through
@@ -80,15 +89,26 @@ type Personalizable interface {
 // application while it, or another of the same load file, is selected on
 // another channel. Deselect then comes with the last of the channels only.
 type MultiSelectable interface {
-	// MultiSelectable says that nothing of the application depends on the
-	// channel: the card does not tell it which one a command came on.
+	// MultiSelectable says that the application can be.
 	MultiSelectable()
+}
+
+// ChannelSelectable is offered by applications that want to hear of each
+// channel, as Java Card's MultiSelectable has it (JCRE 4.2, 4.6). The card calls
+// its methods in the place of Select and Deselect while the application, or
+// another of the same load file, is selected on another channel too; the flag
+// says whether it is the application itself.
+type ChannelSelectable interface {
+	MultiSelectable
+	SelectShared(cmd iso7816.Command, already bool) iso7816.Response
+	DeselectShared(still bool)
 }
 
 // Uninstaller is offered by applications that must agree to their deletion.
 type Uninstaller interface {
-	// Uninstall is called before DELETE; an error refuses it.
-	Uninstall() error
+	// Uninstall is called before DELETE; an error refuses it. withFile says that
+	// the load file goes too, with all of its instances.
+	Uninstall(withFile bool) error
 }
 
 // SecureChannel is the Security Domain's channel as an application sees it.
@@ -132,6 +152,8 @@ type Handle int
 // outlive the command that began it: the card aborts it at the command's end
 // and when power is lost.
 type Card interface {
+	Platform
+	Registry
 	// AID is the instance's.
 	AID() iso7816.AID
 	// Alloc reserves persistent memory of n bytes, all zero. Without room the

@@ -254,6 +254,13 @@ func (f *File) LoadFileDataBlock() []byte {
 // what identifies the code; a CAP file has other parts that no card sees.
 func (f *File) Hash() [sha256.Size]byte { return sha256.Sum256(f.LoadFileDataBlock()) }
 
+// HasHash reports whether a load file data block with that SHA-256 is of this
+// file, with or without the Descriptor component, which takes no part in
+// execution and which some hosts load too.
+func (f *File) HasHash(sum [sha256.Size]byte) bool {
+	return sum == f.Hash() || !f.loadDescriptor && sum == sha256.Sum256(append(f.LoadFileDataBlock(), f.components[Descriptor]...))
+}
+
 // Component returns a component whole, with tag and size; nil where the file
 // has none.
 func (f *File) Component(c Component) []byte {

@@ -341,6 +341,9 @@ func TestLoadFileDataBlockWithDescriptor(t *testing.T) {
 	if !bytes.Equal(got.LoadFileDataBlock(), block) {
 		t.Errorf("read back: %X, want %X", got.LoadFileDataBlock(), block)
 	}
+	if !f.HasHash(f.Hash()) || !f.HasHash(got.Hash()) || !got.HasHash(got.Hash()) || f.HasHash([32]byte{}) {
+		t.Error("hashes with and without the Descriptor component are not told from others")
+	}
 }
 
 func TestLoadFileDataBlockRefuses(t *testing.T) {

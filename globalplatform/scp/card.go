@@ -311,7 +311,7 @@ func (c *CardSession) ExternalAuthenticate(cmd iso7816.Command) iso7816.Response
 //
 // Ne of the result is how many bytes of response data fit once protected:
 // with Le 00 that is 248 under R-MAC and 239 under R-ENCRYPTION, in mode S16
-// 240 and 223. Under R-MAC it does not tell case 3 from case 4, since a host
+// 240 and 239. Under R-MAC it does not tell case 3 from case 4, since a host
 // sends Le for the R-MAC alone.
 //
 // Of a chained command (GPCS 11.1.5.1) it takes the whole: the header of the
@@ -346,6 +346,15 @@ func (c *CardSession) Wrap(r iso7816.Response) iso7816.Response {
 		return r
 	}
 	return c.ch.wrap(r)
+}
+
+// EncryptSensitive encrypts under the key that DecryptSensitive uses; the data
+// is whole blocks.
+func (c *CardSession) EncryptSensitive(data []byte) ([]byte, error) {
+	if c.ch == nil {
+		return nil, ErrSessionOver
+	}
+	return c.ch.encryptSensitive(data)
 }
 
 // DecryptSensitive decrypts what [Session.EncryptSensitive] encrypted; no

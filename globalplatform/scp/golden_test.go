@@ -34,10 +34,7 @@ type recording struct {
 
 // maxResponse is how many bytes a card can answer to a command with Le 00.
 func (r recording) maxResponse() int {
-	switch {
-	case r.protocol.S16() && r.level.HasREncryption():
-		return 223
-	case r.protocol.S16() && r.level.HasRMAC():
+	if r.protocol.S16() && r.level.HasRMAC() && !r.level.HasREncryption() {
 		return 240
 	}
 	return r.level.MaxResponse()

@@ -281,7 +281,7 @@ func (s *Session) AllowsSensitive() bool { return s.sensitive }
 func (s *Session) MaxData() int { return s.protocol.maxData(s.level) }
 
 // MaxResponse is how many bytes of data one short response takes: 248 with an
-// R-MAC, 239 with encryption, in mode S16 240 and 223.
+// R-MAC, 239 with encryption, in mode S16 240 and 239.
 func (s *Session) MaxResponse() int { return s.protocol.plainNe(s.level, 256) }
 
 // Send protects the command, sends it, verifies and unprotects the response.

@@ -7,6 +7,7 @@ import (
 	"archive/zip"
 	"bytes"
 	"fmt"
+	"hash/crc32"
 
 	"github.com/freearea/freearea/globalplatform/capfile"
 	"github.com/freearea/freearea/iso7816"
@@ -67,11 +68,16 @@ func Write(dir string, pkg iso7816.AID, modules ...iso7816.AID) ([]byte, error) 
 		if !present {
 			continue
 		}
-		f, err := w.CreateHeader(&zip.FileHeader{Name: dir + "/javacard/" + c.String() + ".cap", Method: zip.Store})
+		b := append(append([]byte{byte(c)}, u2(len(data))...), data...)
+		// Size and checksum stand in front of the data: readers that go
+		// through the archive from its beginning, Java's among them, refuse
+		// an entry that is neither compressed nor of known length.
+		f, err := w.CreateRaw(&zip.FileHeader{Name: dir + "/javacard/" + c.String() + ".cap", Method: zip.Store,
+			CRC32: crc32.ChecksumIEEE(b), CompressedSize64: uint64(len(b)), UncompressedSize64: uint64(len(b))})
 		if err != nil {
 			return nil, fmt.Errorf("component %v: %w", c, err)
 		}
-		if _, err := f.Write(append(append([]byte{byte(c)}, u2(len(data))...), data...)); err != nil {
+		if _, err := f.Write(b); err != nil {
 			return nil, fmt.Errorf("component %v: %w", c, err)
 		}
 	}

@@ -1,5 +1,6 @@
-// Package emulatedcard puts an emulated card with one application under the
-// conformance suites of package appletstest. It is for tests.
+// Package emulatedcard makes emulated cards for the tests of several packages,
+// and puts one with one application under the conformance suites of package
+// appletstest.
 package emulatedcard
 
 import (
@@ -7,9 +8,10 @@ import (
 	"context"
 	"testing"
 
+	"github.com/freearea/freearea/applets"
 	filesoncard "github.com/freearea/freearea/applets/files/oncard"
-	appletsoncard "github.com/freearea/freearea/applets/oncard"
 	"github.com/freearea/freearea/emulator"
+	"github.com/freearea/freearea/emulator/jcvm"
 	"github.com/freearea/freearea/emulator/oncard"
 	"github.com/freearea/freearea/globalplatform"
 	"github.com/freearea/freearea/globalplatform/capfile"
@@ -17,6 +19,16 @@ import (
 	"github.com/freearea/freearea/iso7816"
 	"github.com/freearea/freearea/keys"
 )
+
+// Linker executes the base applications and the file application, as the
+// cards of the command do.
+func Linker() oncard.Linker {
+	return oncard.Linkers{
+		oncard.Known{applets.BasePackage: applets.IsBaseLoadFile},
+		filesoncard.Linker{},
+		jcvm.Linker{Quirks: jcvm.Quirks{NoLeIsZero: true}},
+	}
+}
 
 // Card is an emulated card with a load file, from which one module is
 // installed.
@@ -44,8 +56,7 @@ func New(t testing.TB, cap []byte, module iso7816.AID) *Card {
 		return k
 	}
 	set := keys.Set{Version: 1, ENC: key(1), MAC: key(2), DEK: key(3)}
-	linker := oncard.Linkers{appletsoncard.Linker{}, filesoncard.Linker{}}
-	c, err := emulator.New(emulator.Config{Profile: profile, IIN: []byte{1}, CIN: []byte{2}, Keys: set, Linker: linker})
+	c, err := emulator.New(emulator.Config{Profile: profile, IIN: []byte{1}, CIN: []byte{2}, Keys: set, Linker: Linker()})
 	check(t, err)
 	t.Cleanup(func() { c.Close() })
 	f, err := capfile.Parse(cap)

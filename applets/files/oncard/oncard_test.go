@@ -3,6 +3,7 @@ package oncard_test
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"os"
@@ -455,5 +456,17 @@ func TestForgedLoadFile(t *testing.T) {
 	}
 	if m, err := (oncard.Linker{}).Link(instance, nil, files.LoadFileHash()); m != nil || err != nil {
 		t.Errorf("another package: %v, %v", m, err)
+	}
+}
+
+// Some hosts load the Descriptor component too.
+func TestLoadFileWithDescriptor(t *testing.T) {
+	f, err := capfile.Parse(files.LoadFile())
+	check(t, err)
+	block := append(f.LoadFileDataBlock(), f.Component(capfile.Descriptor)...)
+	m, err := (oncard.Linker{}).Link(files.Package, block, sha256.Sum256(block))
+	check(t, err)
+	if m[files.Module] == nil {
+		t.Error("no module")
 	}
 }

@@ -27,7 +27,6 @@ import (
 
 	"github.com/freearea/freearea/applets"
 	filesoncard "github.com/freearea/freearea/applets/files/oncard"
-	appletsoncard "github.com/freearea/freearea/applets/oncard"
 	"github.com/freearea/freearea/cmd/freearea/internal/msg"
 	"github.com/freearea/freearea/emulator/jcvm"
 	"github.com/freearea/freearea/emulator/oncard"
@@ -61,11 +60,16 @@ type Options struct {
 }
 
 // Linker returns what emulated cards execute unless [Options] say otherwise:
-// the base applications, the file application, and other load files by a Java
-// Card virtual machine. A binary with applications of its own asks both, with
+// the base applications and other load files by a Java Card virtual machine,
+// and the file application. What has the base package's AID and is another load
+// file is refused. A binary with applications of its own asks both, with
 // [oncard.Linkers].
 func Linker() oncard.Linker {
-	return oncard.Linkers{appletsoncard.Linker{}, filesoncard.Linker{}, jcvm.Linker{}}
+	return oncard.Linkers{
+		oncard.Known{applets.BasePackage: applets.IsBaseLoadFile},
+		filesoncard.Linker{},
+		jcvm.Linker{Quirks: jcvm.Quirks{NoLeIsZero: true}}, // which the base applications' refusals of a missing Le need
+	}
 }
 
 func (o Options) withDefaults() Options {

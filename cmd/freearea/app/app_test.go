@@ -13,8 +13,15 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/freearea/freearea/applets"
 	"github.com/freearea/freearea/cmd/freearea/internal/msg"
+	"github.com/freearea/freearea/emulator"
+	"github.com/freearea/freearea/emulator/jcvm"
+	"github.com/freearea/freearea/globalplatform"
+	"github.com/freearea/freearea/globalplatform/capfile"
+	"github.com/freearea/freearea/globalplatform/scp"
 	"github.com/freearea/freearea/iso7816"
+	"github.com/freearea/freearea/keys"
 	"github.com/freearea/freearea/keys/file"
 	"github.com/freearea/freearea/ledger"
 )
@@ -22,8 +29,12 @@ import (
 // run runs the command with an environment of its own.
 func run(t *testing.T, env map[string]string, args ...string) (status int, stdout, stderr string) {
 	t.Helper()
+	return runContext(t.Context(), env, args...)
+}
+
+func runContext(ctx context.Context, env map[string]string, args ...string) (status int, stdout, stderr string) {
 	var out, fault bytes.Buffer
-	status = Run(t.Context(), Options{
+	status = Run(ctx, Options{
 		Args: append([]string{"freearea"}, args...), Stdin: strings.NewReader(""), Stdout: &out, Stderr: &fault,
 		Getenv: func(name string) string { return env[name] },
 	})
@@ -310,5 +321,62 @@ func TestInterrupted(t *testing.T) {
 	testProgram(msg.English, &out).report(fmt.Errorf("wait for a card: %w", ctx.Err()))
 	if want := "freearea: hint: run the command again: it goes on where it stopped\n"; !strings.HasSuffix(out.String(), want) {
 		t.Errorf("%q, want %q at the end", out.String(), want)
+	}
+}
+
+// An image whose base applications are of another version is refused in words,
+// by whatever opens it.
+func TestImageOfAnotherVersion(t *testing.T) {
+	ctx := t.Context()
+	key := func(first byte) keys.Key {
+		k, err := keys.NewKey(bytes.Repeat([]byte{first}, 16))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return k
+	}
+	set := keys.Set{Version: 1, ENC: key(1), MAC: key(2), DEK: key(3)}
+	profile, err := emulator.LookupProfile("contactless")
+	if err != nil {
+		t.Fatal(err)
+	}
+	image := filepath.Join(t.TempDir(), "card.img")
+	card, err := emulator.Create(image, emulator.Config{Profile: profile, IIN: []byte{1}, CIN: []byte{2}, Keys: set, Linker: jcvm.Linker{}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := capfile.Parse(applets.BaseLoadFile())
+	if err != nil {
+		t.Fatal(err)
+	}
+	block := f.LoadFileDataBlock()
+	block[10]++ // in the Header component, which comes first: the package's minor version
+	if f, err = capfile.ParseLoadFileDataBlock(block); err != nil {
+		t.Fatal(err)
+	}
+	plain := iso7816.Plain(card)
+	if _, err := iso7816.Do(ctx, plain, iso7816.Select(emulator.IssuerSecurityDomain)); err != nil {
+		t.Fatal(err)
+	}
+	sd, err := scp.Open(ctx, plain, set, scp.HostOptions{Level: scp.CMAC})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := globalplatform.Load(ctx, sd, f, globalplatform.LoadOptions{}, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := card.Close(); err != nil {
+		t.Fatal(err)
+	}
+	ended, end := context.WithCancel(ctx)
+	end() // or emulate would wait for a reader where it should refuse
+	for _, args := range [][]string{{"card", "show", "--card", "image:" + image}, {"emulate", image, "--listen", "127.0.0.1:0"}} {
+		status, _, stderr := runContext(ended, nil, args...)
+		if status != exitFailed || !strings.Contains(stderr, "load file F0465245454152454100") || !strings.Contains(stderr, "hint: make a new one with `freearea emulate new`") {
+			t.Errorf("%s: status %d, %s", args, status, stderr)
+		}
+	}
+	if f := testProgram(msg.English, new(bytes.Buffer)).checkImage(image); f.OK {
+		t.Errorf("doctor finds %+v", f)
 	}
 }

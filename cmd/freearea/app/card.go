@@ -14,6 +14,7 @@ import (
 	"github.com/freearea/freearea/applets/files"
 	"github.com/freearea/freearea/cmd/freearea/internal/msg"
 	"github.com/freearea/freearea/emulator"
+	"github.com/freearea/freearea/emulator/oncard"
 	"github.com/freearea/freearea/iso7816"
 	"github.com/freearea/freearea/pcsc"
 )
@@ -80,7 +81,7 @@ func (p *program) sourceOf(card string, torn emulator.Cut) (source iso7816.Sourc
 		return nil, "", nil, err
 	}
 	if kind == "image" {
-		card, err := emulator.Open(name, p.Linker, emulator.WithRand(p.Rand))
+		card, err := p.openImage(name)
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil, "", nil, &spoken{
 				text: msg.Of("there is no card image %s", "カードイメージ %s がありません"), args: []any{name}, hint: noImage}
@@ -99,6 +100,20 @@ func (p *program) sourceOf(card string, torn emulator.Cut) (source iso7816.Sourc
 		return nil, "", nil, usagef(msg.Of("--cut goes with --card image:FILE; tear a real card by hand", "--cut は --card image:ファイル と使います。実物のカードは手で離してください"))
 	}
 	return pcsc.New(pcsc.Options{}), name, func() error { return nil }, nil
+}
+
+// openImage opens the emulated card in an image. One with base applications
+// that this version does not have is refused whole: to a host it looks like any
+// other, and nothing on it would answer.
+func (p *program) openImage(path string) (*emulator.Card, error) {
+	card, err := emulator.Open(path, p.Linker, emulator.WithRand(p.Rand))
+	if err != nil {
+		return nil, err
+	}
+	if err := card.Refused(); errors.Is(err, oncard.ErrForgedLoadFile) {
+		return nil, errors.Join(fmt.Errorf("%s: %w", path, err), card.Close())
+	}
+	return card, nil
 }
 
 // openCard connects to the card that --card names. Without a name it takes

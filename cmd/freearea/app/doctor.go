@@ -159,7 +159,7 @@ func slotFinding(f pcsc.Finding) finding {
 
 func (p *program) checkImage(path string) finding {
 	f := finding{Check: "image", Thing: path}
-	card, err := emulator.Open(path, p.Linker)
+	card, err := p.openImage(path)
 	if err == nil {
 		err = card.Close()
 	}

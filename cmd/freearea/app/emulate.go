@@ -44,6 +44,7 @@ func (p *program) emulateCommand() *cli.Command {
 				&cli.StringFlag{Name: "cin", Usage: t(msg.Of("card image number, `HEX`, 1 to 16 bytes (random)", "カード識別番号CIN `HEX`、1〜16バイト(既定:乱数)"))},
 				&cli.StringFlag{Name: "secure-channel", Value: "scp03-60", Usage: t(msg.Of("`PROTOCOL` and its options, as in scp03-70 or scp02-55", "セキュアチャネルの `PROTOCOL` とオプション(scp03-70、scp02-55 など)"))},
 				&cli.IntFlag{Name: "memory", Usage: t(msg.Of("persistent memory in `BYTES` (the profile's)", "不揮発メモリのバイト数 `BYTES`(既定:種類による)"))},
+				&cli.IntFlag{Name: "transient-memory", Usage: t(msg.Of("memory that is cleared on reset, and as much on deselection, in `BYTES` (the profile's)", "リセットで消えるメモリと選択解除で消えるメモリ、それぞれのバイト数 `BYTES`(既定:種類による)"))},
 			},
 			Action: p.emulateNew,
 		}},
@@ -67,6 +68,9 @@ func (p *program) emulateNew(c *cli.Context) (err error) {
 	}
 	if c.IsSet("memory") {
 		profile.PersistentMemory = c.Int("memory")
+	}
+	if c.IsSet("transient-memory") {
+		profile.TransientReset, profile.TransientDeselect = c.Int("transient-memory"), c.Int("transient-memory")
 	}
 	cfg := emulator.Config{Profile: profile, IIN: issuerIIN, Linker: p.Linker, Rand: p.Rand}
 	if cfg.SecureChannel, err = secureChannel(c.String("secure-channel")); err != nil {
@@ -158,7 +162,7 @@ func (p *program) emulate(c *cli.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	card, err := emulator.Open(path, p.Linker, emulator.WithRand(p.Rand))
+	card, err := p.openImage(path)
 	if err != nil {
 		return err
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/freearea/freearea/consent"
 	"github.com/freearea/freearea/delegation"
 	"github.com/freearea/freearea/emulator"
+	"github.com/freearea/freearea/emulator/oncard"
 	"github.com/freearea/freearea/globalplatform"
 	"github.com/freearea/freearea/globalplatform/capfile"
 	"github.com/freearea/freearea/globalplatform/scp"
@@ -280,6 +281,9 @@ var known = []knownError{
 	{emulator.ErrImageVersion,
 		msg.Of("the card image is of another version", "カードイメージのバージョンが異なります"),
 		msg.Of("use the version of this program that made it", "作成したバージョンのプログラムを使ってください")},
+	{oncard.ErrForgedLoadFile,
+		msg.Of("the card image holds base applications of another version", "カードイメージに別のバージョンの基本APが入っています"),
+		msg.Of("make a new one with `freearea emulate new`, or use the version of this program that made it", "`freearea emulate new` で作り直すか、作成したバージョンのプログラムを使ってください")},
 	{emulator.ErrImageTruncated,
 		msg.Of("the card image is cut short", "カードイメージが途中で切れています"), damagedImage},
 	{emulator.ErrImageChecksum,

@@ -1,4 +1,4 @@
-package oncard_test
+package javacard_test
 
 import (
 	"context"
@@ -9,10 +9,7 @@ import (
 	"time"
 
 	"github.com/freearea/freearea/applets"
-	"github.com/freearea/freearea/applets/oncard"
-	"github.com/freearea/freearea/emulator"
 	"github.com/freearea/freearea/globalplatform"
-	"github.com/freearea/freearea/globalplatform/capfile"
 	"github.com/freearea/freearea/globalplatform/scp"
 	"github.com/freearea/freearea/iso7816"
 	"github.com/freearea/freearea/keys"
@@ -60,42 +57,23 @@ func TestWorkedTraces(t *testing.T) {
 	}
 	ctx := context.Background()
 	aid := iso7816.MustAID("F0465245454152454101")
-	newKey := func(first byte) keys.Key { return mustKey(t, first) }
 	pin, err := applets.NewPIN("4815")
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, profile := range applets.Base() {
 		t.Run(profile.Name(), func(t *testing.T) {
-			emulated, err := emulator.LookupProfile("contactless")
-			if err != nil {
-				t.Fatal(err)
-			}
-			set := keys.Set{Version: 1, ENC: newKey(0x10), MAC: newKey(0x20), DEK: newKey(0x30)}
-			x, err := emulator.New(emulator.Config{
-				Profile: emulated, IIN: []byte{1}, CIN: []byte{2}, Keys: set, Linker: oncard.Linker{}, Rand: countFrom(0xC0),
-			})
-			if err != nil {
-				t.Fatal(err)
-			}
-			c := &card{x, set}
-			file, err := capfile.Parse(applets.BaseLoadFile())
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := c.load(ctx, file); err != nil {
-				t.Fatal(err)
-			}
+			c := newCard(t, executed(), countFrom(0xC0))
 			var out strings.Builder
 			spec := applets.InstallSpec{}
 			content := applets.Content{
 				Record: applets.Record{Service: "demo", ID: "K-1042", IssueNumber: 1, Expiry: time.Date(2031, 3, 31, 0, 0, 0, 0, time.UTC)},
-				Tag:    [16]byte(newKey(0xE0).Bytes()),
+				Tag:    [16]byte(mustKey(t, 0xE0).Bytes()),
 			}
 			if profile.Traits().MutualAuthentication {
-				spec = applets.InstallSpec{DiversificationData: [10]byte(newKey(0xD0).Bytes()), KeySets: 1, ItemsCapacity: 64}
+				spec = applets.InstallSpec{DiversificationData: [10]byte(mustKey(t, 0xD0).Bytes()), KeySets: 1, ItemsCapacity: 64}
 				content.Items = []applets.Item{{Name: "class", Value: "adult"}}
-				content.ReadKeys = []keys.Set{{Version: 1, ENC: newKey(0x40), MAC: newKey(0x50)}}
+				content.ReadKeys = []keys.Set{{Version: 1, ENC: mustKey(t, 0x40), MAC: mustKey(t, 0x50)}}
 			}
 			if profile.Name() == "type-d" {
 				spec.PIN = true
@@ -139,7 +117,7 @@ func TestWorkedTraces(t *testing.T) {
 			_, err = profile.Read(ctx, lines{c, &out}, applets.ReadRequest{
 				AID: aid, Rand: countFrom(0xA0), WantItems: profile.Name() == "type-d",
 				Keys: func(context.Context, applets.ApplicationInfo) (keys.Set, error) {
-					return keys.Set{Version: 1, ENC: newKey(0x40), MAC: newKey(0x50)}, nil
+					return keys.Set{Version: 1, ENC: mustKey(t, 0x40), MAC: mustKey(t, 0x50)}, nil
 				},
 				PIN: func(context.Context) (applets.PIN, error) { return applets.NewPIN("4815") },
 			})
