@@ -230,11 +230,15 @@ func rows(ctx context.Context, book Ledger, service string, after, through int64
 	return out, nil
 }
 
-// reference is what the holder is called in the business system.
+// reference is what the holder is called in the business system; empty where
+// it is erased.
 func reference(ctx context.Context, book Ledger, id string) (string, error) {
 	known, err := book.Consent(ctx, id)
 	if err != nil {
 		return "", err
+	}
+	if len(known.Signed) == 0 {
+		return "", nil
 	}
 	signed, err := consent.Parse(known.Signed)
 	if err != nil {

@@ -23,6 +23,7 @@ import (
 	"github.com/freearea/freearea/keys"
 	"github.com/freearea/freearea/keys/file"
 	"github.com/freearea/freearea/ledger"
+	"github.com/freearea/freearea/ledger/ledgertest"
 	"github.com/freearea/freearea/manifest"
 )
 
@@ -57,7 +58,7 @@ func newOffice(t *testing.T) *office {
 	t.Helper()
 	dir := t.TempDir()
 	clock := start
-	l, err := ledger.Open(t.Context(), filepath.Join(dir, "ledger"), ledger.Options{Create: true, Clock: func() time.Time {
+	l, err := ledgertest.Open(t.Context(), filepath.Join(dir, "ledger"), clerk.Operator, ledger.Options{Create: true, Clock: func() time.Time {
 		clock = clock.Add(time.Second)
 		return clock
 	}})
@@ -147,7 +148,7 @@ func TestOnce(t *testing.T) {
 	first, err := o.next(handover.CSV)
 	check(t, err)
 	want := "seq,at,event,service,id,issue_number,reference,consent,expiry,replaces,cause\r\n" +
-		`5,2026-04-01T01:00:04.000Z,issued,shopping-street,MS-1,1,"A-17,""x""",` + c1 + ",2029-04-01,,\r\n"
+		`6,2026-04-01T01:00:04.000Z,issued,shopping-street,MS-1,1,"A-17,""x""",` + c1 + ",2029-04-01,,\r\n"
 	if string(first.Body) != want || first.Again || first.Rows != 1 {
 		t.Errorf("batch %+v\n%s\nwant\n%s", first.HandoverPrepared, first.Body, want)
 	}

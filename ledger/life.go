@@ -2,9 +2,10 @@ package ledger
 
 import (
 	"context"
-	"database/sql"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -55,10 +56,11 @@ type Revoked struct {
 	Service     string  `json:"service"`
 	Card        CardRef `json:"card"`
 	Consent     string  `json:"consent"`
-	ID          string  `json:"id"`
+	ID          string  `json:"id" private:"IDDigest"`
 	IssueNumber uint16  `json:"issue_number"`
 	Cause       Cause   `json:"cause"`
 	Run         string  `json:"run,omitempty"` // that issued to the card in its place
+	IDDigest    string  `json:"id_digest"`     // as in IDReserved
 }
 
 // CardReplaced: a holder has a new card in place of an old one.
@@ -72,10 +74,12 @@ type CardReplaced struct {
 // on the one that replaced it.
 type IDCarried struct {
 	Service string `json:"service"`
-	ID      string `json:"id"`
+	ID      string `json:"id" private:"IDDigest"`
 	From    string `json:"from"` // consent that had it
 	Consent string `json:"consent"`
 	Run     string `json:"run,omitempty"`
+	// IDDigest is as in IDReserved.
+	IDDigest string `json:"id_digest"`
 }
 
 // KeyKept: the issue that the same run recorded has an older version of the
@@ -157,8 +161,8 @@ func admitLife(ctx context.Context, q querier, data Data) error {
 	case Revoked:
 		var revoked int
 		err := q.QueryRowContext(ctx, `SELECT coalesce(max(revoked IS NOT NULL), -1) FROM issues
-			WHERE service = ? AND card = ? AND consent = ? AND id = ? AND issue_number = ? AND ended IS NULL`,
-			d.Service, string(d.Card), d.Consent, d.ID, d.IssueNumber).Scan(&revoked)
+			WHERE service = ? AND card = ? AND consent = ? AND id_digest = ? AND issue_number = ? AND ended IS NULL`,
+			d.Service, string(d.Card), d.Consent, d.IDDigest, d.IssueNumber).Scan(&revoked)
 		switch {
 		case err != nil:
 			return err
@@ -178,7 +182,7 @@ func admitLife(ctx context.Context, q querier, data Data) error {
 		if err := mayHaveID(ctx, q, d.Service, d.Consent); err != nil {
 			return err
 		}
-		owner, err := idOwner(ctx, q, d.Service, d.ID)
+		owner, err := idOwner(ctx, q, d.Service, d.IDDigest)
 		if err != nil {
 			return err
 		}
@@ -248,46 +252,82 @@ type CardIssue struct {
 }
 
 // IssuesOf returns what cards hold, by ID or by consent; what is empty is not
-// looked at. service may be empty.
+// looked at. service may be empty. IDs are found by their digests, also where
+// they are erased; without Options.Digest the error is [ErrNoDigest].
 func (l *Ledger) IssuesOf(ctx context.Context, service, id, consent string) ([]CardIssue, error) {
-	return l.issues(ctx, "?1 IN ('', issues.service) AND ?2 IN ('', issues.id) AND ?3 IN ('', issues.consent)", service, id, consent)
+	var where []string
+	var args []any
+	choose := func(column, value string) {
+		if value != "" {
+			where, args = append(where, "issues."+column+" = ?"), append(args, value)
+		}
+	}
+	choose("service", service)
+	choose("consent", consent)
+	if id != "" {
+		digests, err := l.digestsOf(ctx, service, id)
+		if err != nil {
+			return nil, l.fail(err)
+		}
+		where, args = append(where, "issues.id_digest IN (SELECT value FROM json_each(?))"), append(args, digests)
+	}
+	return l.issues(ctx, strings.Join(append(where, "issues.ended IS NULL"), " AND "), args...)
+}
+
+// digestsOf returns the digests of an ID in one service, or in each where none
+// is named, as a JSON array.
+func (l *Ledger) digestsOf(ctx context.Context, service, id string) (string, error) {
+	services := []string{service}
+	if service == "" {
+		var list string
+		err := l.db.QueryRowContext(ctx, "SELECT json_group_array(DISTINCT service) FROM events WHERE kind = 'id-reserved'").Scan(&list)
+		if err == nil {
+			err = json.Unmarshal([]byte(list), &services)
+		}
+		if err != nil {
+			return "", err
+		}
+	}
+	digests := make([]string, len(services))
+	for i, s := range services {
+		var err error
+		if digests[i], err = l.digestID(ctx, s, id); err != nil {
+			return "", err
+		}
+	}
+	list, err := json.Marshal(digests)
+	return string(list), err
 }
 
 // IssuesOn returns what a card holds.
 func (l *Ledger) IssuesOn(ctx context.Context, card CardRef) ([]CardIssue, error) {
-	return l.issues(ctx, "issues.card = ?", string(card))
+	return l.issues(ctx, "issues.card = ? AND issues.ended IS NULL", string(card))
 }
 
-// issues reads the issues on cards that a condition on the view chooses, by
-// service.
+// issues reads the issues that a condition on the view chooses, by service.
 func (l *Ledger) issues(ctx context.Context, where string, args ...any) ([]CardIssue, error) {
 	return ask(ctx, l, func() ([]CardIssue, error) {
-		rows, err := l.db.QueryContext(ctx, `SELECT e.seq, e.record, issues.revoked IS NOT NULL FROM issues JOIN events e ON e.seq = issues.seq
-			WHERE issues.ended IS NULL AND `+where+` ORDER BY issues.service, issues.seq`, args...)
+		var chosen, void string
+		err := l.db.QueryRowContext(ctx, `SELECT json_group_array(issues.seq), json_group_array(issues.revoked IS NOT NULL)
+			FROM (SELECT * FROM issues WHERE `+where+` ORDER BY issues.service, issues.seq) issues`, args...).Scan(&chosen, &void)
 		if err != nil {
 			return nil, err
 		}
-		defer rows.Close()
-		var out []CardIssue
-		for rows.Next() {
-			var revoked bool
-			e, err := scan(flagged{rows, &revoked})
-			if err != nil {
-				return nil, err
-			}
-			out = append(out, CardIssue{e.Data.(Issued), revoked})
+		var revoked []int
+		if err := json.Unmarshal([]byte(void), &revoked); err != nil {
+			return nil, err
 		}
-		return out, rows.Err()
+		list, err := load(ctx, l.db, "seq IN (SELECT value FROM json_each(?)) ORDER BY service, seq", chosen)
+		if err != nil {
+			return nil, err
+		}
+		var out []CardIssue
+		for i, e := range list {
+			out = append(out, CardIssue{e.Data.(Issued), revoked[i] != 0})
+		}
+		return out, nil
 	})
 }
-
-// flagged is a row with a flag after number and record.
-type flagged struct {
-	*sql.Rows
-	flag *bool
-}
-
-func (f flagged) Scan(dest ...any) error { return f.Rows.Scan(append(dest, f.flag)...) }
 
 // KeptKey returns the older version of the read key that the card's issue of
 // the service has beside its newest, and until when; ok is false without one.

@@ -2,7 +2,11 @@ package ledger_test
 
 import (
 	"errors"
+	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/freearea/freearea/ledger"
 )
@@ -122,4 +126,47 @@ func TestLifeStates(t *testing.T) {
 	if _, ok, err := l.KeptKey(ctx, "library", cardB); err != nil || ok {
 		t.Errorf("a later issue has the older key still: %v, %v", ok, err)
 	}
+}
+
+// What was revoked and not wiped keeps its values until it expires, since
+// terminals are told to refuse its ID; so does what is being handed over.
+func TestEraseRevoked(t *testing.T) {
+	now := start
+	l := open(t, filepath.Join(t.TempDir(), "l"), ledger.Options{Create: true, Clock: func() time.Time { return now }})
+	issued(t, l, 1, "library", "L1", cardA) // expires on 2031-03-31
+	add(t, l, ledger.ConsentWithdrawn{Consent: "c1"},
+		ledger.Revoked{Service: "library", Card: cardA, Consent: "c1", ID: "L1", IssueNumber: 1, Cause: ledger.CauseWithdrawn})
+	erasable := func(f ledger.EraseFilter) (int, error) {
+		list, err := l.Erasable(t.Context(), f)
+		return len(list), err
+	}
+	late := time.Date(2031, 4, 1, 0, 0, 0, 0, time.UTC)
+	now = late.Add(-time.Second)
+	if _, err := erasable(ledger.EraseFilter{Consent: "c1"}); !errors.Is(err, ledger.ErrInUse) {
+		t.Errorf("asked for while a card may hold it: %v", err)
+	}
+	if n, err := erasable(ledger.EraseFilter{Service: "library", Before: now}); n != 0 || err != nil {
+		t.Errorf("kept long enough while a card may hold it: %d, %v", n, err)
+	}
+	now = late
+	if n, err := erasable(ledger.EraseFilter{Consent: "c1"}); n != 1 || err != nil {
+		t.Errorf("expired: %d, %v", n, err)
+	}
+	seq := add(t, l, ledger.HandoverPrepared{Batch: "b1", Service: "library", Through: 2, Rows: 1, Format: "csv", Digest: strings.Repeat("ab", 32)})
+	if _, err := erasable(ledger.EraseFilter{Consent: "c1"}); !errors.Is(err, ledger.ErrInUse) {
+		t.Errorf("while it is handed over: %v", err)
+	}
+	add(t, l, ledger.HandedOver{Batch: "b1", Service: "library", To: "file"})
+	done, err := l.Erase(t.Context(), clerk, "", ledger.EraseFilter{Service: "library", Before: late})
+	must(t, err)
+	if len(done) != 1 || slices.Contains(done[0].Events, seq) {
+		t.Errorf("erased %+v", done)
+	}
+	// The issue is found by its ID still, and can be wiped.
+	list, err := l.IssuesOf(t.Context(), "", "L1", "")
+	must(t, err)
+	if len(list) != 1 || !list[0].Revoked || list[0].ID != "" {
+		t.Errorf("found %+v", list)
+	}
+	must(t, l.Check(t.Context()))
 }

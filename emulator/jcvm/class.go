@@ -146,7 +146,8 @@ type method struct {
 	void     bool // of native methods: there is no result
 
 	code     []instruction
-	at       []int // offset of each instruction, for traces
+	at       []int    // offset of each instruction in the Method component
+	texts    []string // of bytecodes, for a trace
 	handlers []handler
 	switches []switchTable
 	native   native
@@ -189,6 +190,7 @@ type pkg struct {
 	staticSize   int
 	applets      []appletEntry
 	initial      staticInit
+	trace        *tracing // nil where nothing is shown
 }
 
 type exportedClass struct {

@@ -28,6 +28,8 @@ type Linker struct {
 	// Quirks are the ways in which cards differ; the zero value is the common
 	// one.
 	Quirks Quirks
+	// Trace shows what one package executes; nil shows nothing.
+	Trace *Trace
 }
 
 // DefaultSteps bounds the bytecodes of one command.
@@ -132,6 +134,7 @@ type VM struct {
 	sys     oncard.System
 	options Linker
 	api     *api
+	plain   bool // no instructions are fused
 
 	packages  map[iso7816.AID]*pkg // loaded ones
 	byRoot    map[ref]*pkg
@@ -147,7 +150,6 @@ type VM struct {
 	stack   []slot
 	frames  []frame
 	nested  int
-	pc      int // of the running instruction
 	steps   int64
 	pending ref // exception that is on its way
 	reasons [firstHandle]uint16

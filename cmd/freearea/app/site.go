@@ -25,9 +25,13 @@ type site struct {
 	Ledger      string `toml:"ledger"`       // file; relative to the site file
 	Manifests   string `toml:"manifests"`    // folder of the services' manifests; relative to the site file
 	Profiles    string `toml:"profiles"`     // folder of application profiles; relative to the site file
-	Operator    string `toml:"operator"`     // who is at the counter
-	Counter     string `toml:"counter"`      // which counter
-	Language    string `toml:"language"`     // "ja" or "en"; the locale otherwise
+	Operator    string `toml:"operator"`     // who is at the counter, where nobody signs in
+	OperatorKey string `toml:"operator_key"` // file with the operator's signing key; relative to the site file
+	// OperatorPassphraseFile holds its passphrase, for counters where nobody
+	// types; relative to the site file.
+	OperatorPassphraseFile string `toml:"operator_passphrase_file"`
+	Counter                string `toml:"counter"`  // which counter
+	Language               string `toml:"language"` // "ja" or "en"; the locale otherwise
 	// SecurityDomain is the one of services whose manifest names none; the
 	// Issuer Security Domain unless given.
 	SecurityDomain iso7816.AID  `toml:"security_domain"`
@@ -37,6 +41,7 @@ type site struct {
 		SecurityDomain  string      `toml:"security_domain"` // key set of the card's Security Domain
 		Counter         string      `toml:"counter"`         // signs consents
 		Ledger          string      `toml:"ledger"`          // keyed digests and tags
+		Checkpoints     string      `toml:"checkpoints"`     // signs the ledger's checkpoints
 		Receipt         string      `toml:"receipt"`         // verifies receipts; "" keeps them unverified
 	} `toml:"keys"`
 
@@ -65,6 +70,7 @@ func defaultSite() site {
 	s.Keys.Diversification = keys.MethodNone
 	s.Keys.Counter = "counter"
 	s.Keys.Ledger = "ledger"
+	s.Keys.Checkpoints = "checkpoints"
 	return s
 }
 
@@ -119,7 +125,7 @@ func loadSite(path string) (site, error) {
 	}
 	s.path = path
 	dir := filepath.Dir(path)
-	for _, path := range []*string{&s.Keystore, &s.Ledger, &s.Profiles, &s.Manifests} {
+	for _, path := range []*string{&s.Keystore, &s.Ledger, &s.Profiles, &s.Manifests, &s.OperatorKey, &s.OperatorPassphraseFile} {
 		*path = under(dir, *path)
 	}
 	return s, nil
