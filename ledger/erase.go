@@ -71,7 +71,7 @@ type EraseFilter struct {
 // What was revoked and not wiped ends when it expires: until then terminals are
 // told by its ID to refuse it, and a counter that sees the card wipes it.
 func (l *Ledger) Erasable(ctx context.Context, f EraseFilter) ([]Erasable, error) {
-	return ask(ctx, l, func() ([]Erasable, error) { return erasable(ctx, l.db, f, l.clock()) })
+	return ask(ctx, l, func() ([]Erasable, error) { return erasable(ctx, l.read, f, l.clock()) })
 }
 
 func erasable(ctx context.Context, q querier, f EraseFilter, now time.Time) ([]Erasable, error) {

@@ -107,7 +107,7 @@ func lastHandover(ctx context.Context, q querier, service string) (last Handover
 // tells that it was not handed over yet, ok is false where there is none.
 func (l *Ledger) LastHandover(ctx context.Context, service string) (last HandoverPrepared, open, ok bool, err error) {
 	last, err = ask(ctx, l, func() (d HandoverPrepared, err error) {
-		d, open, ok, err = lastHandover(ctx, l.db, service)
+		d, open, ok, err = lastHandover(ctx, l.read, service)
 		return d, err
 	})
 	return last, open && err == nil, ok && err == nil, err

@@ -229,14 +229,14 @@ func replaced(ctx context.Context, q querier, old, card CardRef) (ok bool, err e
 // Replaced reports whether the one card is recorded as the other's
 // replacement.
 func (l *Ledger) Replaced(ctx context.Context, old, card CardRef) (bool, error) {
-	return ask(ctx, l, func() (bool, error) { return replaced(ctx, l.db, old, card) })
+	return ask(ctx, l, func() (bool, error) { return replaced(ctx, l.read, old, card) })
 }
 
 // IsSuspended reports whether the service was suspended on the card and not
 // resumed, issued anew or withdrawn since.
 func (l *Ledger) IsSuspended(ctx context.Context, service string, card CardRef) (bool, error) {
 	return ask(ctx, l, func() (is bool, err error) {
-		err = l.db.QueryRowContext(ctx, `SELECT coalesce((SELECT kind = 'suspended' FROM events
+		err = l.read.QueryRowContext(ctx, `SELECT coalesce((SELECT kind = 'suspended' FROM events
 			WHERE service = ? AND card = ? AND kind IN ('issued', 'suspended', 'resumed', 'withdrawn')
 			ORDER BY seq DESC LIMIT 1), 0)`, service, string(card)).Scan(&is)
 		return is, err
@@ -280,7 +280,7 @@ func (l *Ledger) digestsOf(ctx context.Context, service, id string) (string, err
 	services := []string{service}
 	if service == "" {
 		var list string
-		err := l.db.QueryRowContext(ctx, "SELECT json_group_array(DISTINCT service) FROM events WHERE kind = 'id-reserved'").Scan(&list)
+		err := l.read.QueryRowContext(ctx, "SELECT json_group_array(DISTINCT service) FROM events WHERE kind = 'id-reserved'").Scan(&list)
 		if err == nil {
 			err = json.Unmarshal([]byte(list), &services)
 		}
@@ -308,7 +308,7 @@ func (l *Ledger) IssuesOn(ctx context.Context, card CardRef) ([]CardIssue, error
 func (l *Ledger) issues(ctx context.Context, where string, args ...any) ([]CardIssue, error) {
 	return ask(ctx, l, func() ([]CardIssue, error) {
 		var chosen, void string
-		err := l.db.QueryRowContext(ctx, `SELECT json_group_array(issues.seq), json_group_array(issues.revoked IS NOT NULL)
+		err := l.read.QueryRowContext(ctx, `SELECT json_group_array(issues.seq), json_group_array(issues.revoked IS NOT NULL)
 			FROM (SELECT * FROM issues WHERE `+where+` ORDER BY issues.service, issues.seq) issues`, args...).Scan(&chosen, &void)
 		if err != nil {
 			return nil, err
@@ -317,7 +317,7 @@ func (l *Ledger) issues(ctx context.Context, where string, args ...any) ([]CardI
 		if err := json.Unmarshal([]byte(void), &revoked); err != nil {
 			return nil, err
 		}
-		list, err := load(ctx, l.db, "seq IN (SELECT value FROM json_each(?)) ORDER BY service, seq", chosen)
+		list, err := load(ctx, l.read, "seq IN (SELECT value FROM json_each(?)) ORDER BY service, seq", chosen)
 		if err != nil {
 			return nil, err
 		}
@@ -333,7 +333,7 @@ func (l *Ledger) issues(ctx context.Context, where string, args ...any) ([]CardI
 // the service has beside its newest, and until when; ok is false without one.
 func (l *Ledger) KeptKey(ctx context.Context, service string, card CardRef) (kept KeyKept, ok bool, err error) {
 	kept, err = ask(ctx, l, func() (d KeyKept, err error) {
-		_, d, ok, err = one[KeyKept](ctx, l.db, `kind = 'key-kept' AND service = ?1 AND card = ?2 AND run = (
+		_, d, ok, err = one[KeyKept](ctx, l.read, `kind = 'key-kept' AND service = ?1 AND card = ?2 AND run = (
 			SELECT i.run FROM issues JOIN events i ON i.seq = issues.seq
 			WHERE issues.service = ?1 AND issues.card = ?2 AND issues.ended IS NULL)`, service, string(card))
 		return d, err

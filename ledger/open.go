@@ -78,6 +78,7 @@ func Open(ctx context.Context, path string, o Options) (*Ledger, error) {
 	if l.db, err = database(path, mode); err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
+	l.read = &pool{db: l.db, statements: map[string]*sql.Stmt{}}
 	err = l.patiently(ctx, func() error { return l.examine(ctx) })
 	if err == nil && !l.ro {
 		// Can it be written? SQLite opens a file that it can't write for

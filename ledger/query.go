@@ -41,7 +41,7 @@ func (l *Ledger) Events(ctx context.Context, f Filter) iter.Seq2[Event, error] {
 			if f.Limit > 0 {
 				n = min(n, left)
 			}
-			events, err := ask(ctx, l, func() ([]Event, error) { return events(ctx, l.db, f, after, n) })
+			events, err := ask(ctx, l, func() ([]Event, error) { return events(ctx, l.read, f, after, n) })
 			if err != nil {
 				yield(Event{}, err)
 				return
@@ -186,7 +186,7 @@ type Consent struct {
 func (l *Ledger) Consent(ctx context.Context, id string) (Consent, error) {
 	return ask(ctx, l, func() (c Consent, err error) {
 		found := false
-		list, err := events(ctx, l.db, Filter{
+		list, err := events(ctx, l.read, Filter{
 			Consent: id, Kinds: []Kind{KindConsentRecorded, KindCardBound, KindConsentWithdrawn},
 		}, 0, 3)
 		if err != nil {
@@ -233,7 +233,7 @@ type ServiceState struct {
 func (l *Ledger) Services(ctx context.Context, card CardRef) ([]ServiceState, error) {
 	return ask(ctx, l, func() ([]ServiceState, error) {
 		// The last issue, withdrawal and unfinished run of each service.
-		list, err := load(ctx, l.db, `seq IN (
+		list, err := load(ctx, l.read, `seq IN (
 				SELECT max(seq) FROM events WHERE card = ?1 AND kind IN ('issued', 'suspended', 'resumed', 'revoked', 'withdrawn') GROUP BY service, kind
 				UNION SELECT max(seq) FROM runs WHERE card = ?1 AND outcome IS NOT 'done' AND NOT superseded GROUP BY service
 			) ORDER BY service, kind = 'run-started', seq`, string(card))
@@ -277,7 +277,7 @@ func (l *Ledger) Services(ctx context.Context, card CardRef) ([]ServiceState, er
 // withdrawn; ok is false when there is none.
 func (l *Ledger) ActiveIssue(ctx context.Context, service string, card CardRef) (issue Issued, ok bool, err error) {
 	issue, err = ask(ctx, l, func() (d Issued, err error) {
-		_, d, ok, err = one[Issued](ctx, l.db,
+		_, d, ok, err = one[Issued](ctx, l.read,
 			"seq = (SELECT seq FROM issues WHERE service = ? AND card = ? AND ended IS NULL)", service, string(card))
 		return d, err
 	})
@@ -287,7 +287,7 @@ func (l *Ledger) ActiveIssue(ctx context.Context, service string, card CardRef) 
 // IssueNumber returns the number of the card's last issue of the service,
 // withdrawn or not; 0 when there was none. The next issue has one more.
 func (l *Ledger) IssueNumber(ctx context.Context, service string, card CardRef) (uint16, error) {
-	return ask(ctx, l, func() (uint16, error) { return issueNumber(ctx, l.db, service, card) })
+	return ask(ctx, l, func() (uint16, error) { return issueNumber(ctx, l.read, service, card) })
 }
 
 func issueNumber(ctx context.Context, q querier, service string, card CardRef) (n uint16, err error) {
@@ -299,7 +299,7 @@ func issueNumber(ctx context.Context, q querier, service string, card CardRef) (
 // false when there is none.
 func (l *Ledger) ReservedID(ctx context.Context, service, consent string) (id string, ok bool, err error) {
 	id, err = ask(ctx, l, func() (id string, err error) {
-		id, ok, err = reservedID(ctx, l.db, service, consent)
+		id, ok, err = reservedID(ctx, l.read, service, consent)
 		return id, err
 	})
 	return id, ok && err == nil, err
@@ -319,7 +319,7 @@ func reservedID(ctx context.Context, q querier, service, consent string) (id str
 // NextSequence returns the number that the next draw of the service will get,
 // to show it; only ReserveID takes it.
 func (l *Ledger) NextSequence(ctx context.Context, service string) (uint64, error) {
-	return ask(ctx, l, func() (uint64, error) { return nextSequence(ctx, l.db, service) })
+	return ask(ctx, l, func() (uint64, error) { return nextSequence(ctx, l.read, service) })
 }
 
 func nextSequence(ctx context.Context, q querier, service string) (n uint64, err error) {
@@ -331,7 +331,7 @@ func nextSequence(ctx context.Context, q querier, service string) (n uint64, err
 // for; ok is false when none has.
 func (l *Ledger) AIDOwner(ctx context.Context, aid iso7816.AID) (service string, ok bool, err error) {
 	service, err = ask(ctx, l, func() (service string, err error) {
-		service, ok, err = aidOwner(ctx, l.db, aid)
+		service, ok, err = aidOwner(ctx, l.read, aid)
 		return service, err
 	})
 	return service, ok && err == nil, err
@@ -349,7 +349,7 @@ func aidOwner(ctx context.Context, q querier, aid iso7816.AID) (service string, 
 // Security Domain or an instance) on the card failed since it last succeeded.
 func (l *Ledger) FailedAuthentications(ctx context.Context, card CardRef, target iso7816.AID) (int, error) {
 	return ask(ctx, l, func() (n int, err error) {
-		err = l.db.QueryRowContext(ctx, `SELECT count(*) FROM events
+		err = l.read.QueryRowContext(ctx, `SELECT count(*) FROM events
 			WHERE card = ?1 AND target = ?2 AND kind = 'authentication-failed' AND seq > (
 				SELECT coalesce(max(seq), 0) FROM events
 				WHERE card = ?1 AND target = ?2 AND kind = 'authentication-succeeded')`,
@@ -378,7 +378,7 @@ type StepState struct {
 // service was done.
 func (l *Ledger) UnfinishedRuns(ctx context.Context, card CardRef) ([]Run, error) {
 	return ask(ctx, l, func() ([]Run, error) {
-		rows, err := l.db.QueryContext(ctx, `SELECT run FROM runs
+		rows, err := l.read.QueryContext(ctx, `SELECT run FROM runs
 			WHERE card = ? AND outcome IS NOT 'done' AND NOT superseded ORDER BY seq`, string(card))
 		if err != nil {
 			return nil, err
@@ -397,7 +397,7 @@ func (l *Ledger) UnfinishedRuns(ctx context.Context, card CardRef) ([]Run, error
 		}
 		var out []Run
 		for _, id := range ids {
-			r, err := run(ctx, l.db, id)
+			r, err := run(ctx, l.read, id)
 			if err != nil {
 				return nil, err
 			}
