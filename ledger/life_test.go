@@ -2,6 +2,7 @@ package ledger_test
 
 import (
 	"errors"
+	"fmt"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -169,4 +170,47 @@ func TestEraseRevoked(t *testing.T) {
 		t.Errorf("found %+v", list)
 	}
 	must(t, l.Check(t.Context()))
+}
+
+// An ID is good while one card has it that is neither suspended nor revoked;
+// what was reserved only is neither good nor bad.
+func TestIDs(t *testing.T) {
+	l := fresh(t)
+	cards := func(n int) ledger.CardRef { return ledger.CardRef(strings.Repeat(fmt.Sprintf("%02x", n), 16)) }
+	for n := 1; n <= 7; n++ {
+		issued(t, l, n, "library", fmt.Sprint("L", n), cards(n))
+	}
+	issued(t, l, 8, "job", "J1", cards(1))
+	add(t, l,
+		ledger.Suspended{Service: "library", Card: cards(2), Run: "r"},
+		ledger.Suspended{Service: "library", Card: cards(3), Run: "r"}, ledger.Resumed{Service: "library", Card: cards(3), Run: "r"},
+		revoked(cards(4), "c4", "L4", 1),
+		withdrawn("library", cards(5)),
+		// The sixth goes to another card; what the old one holds is void.
+		ledger.CardReplaced{Old: cards(6), Card: cards(16), Cause: ledger.CauseLost},
+		consent("c16", "library"), ledger.CardBound{Consent: "c16", Card: cards(16)}, runOf("r16", "library", cards(16), aidLib),
+		ledger.IDCarried{Service: "library", ID: "L6", From: "c6", Consent: "c16"},
+		issue("r16", "c16", "library", "L6", cards(16), aidLib, 2), revoked(cards(6), "c6", "L6", 1),
+		withdrawn("library", cards(7)), ledger.ConsentWithdrawn{Consent: "c7"},
+		consent("c9", "library"), ledger.IDReserved{Service: "library", ID: "L9", Consent: "c9"})
+	check := func(good bool, wantErased int, want ...string) {
+		t.Helper()
+		ids, erased, err := l.IDs(t.Context(), "library", good)
+		must(t, err)
+		var got []string
+		for id, err := range ids {
+			must(t, err)
+			got = append(got, id)
+		}
+		slices.Sort(got)
+		if !slices.Equal(got, want) || erased != wantErased {
+			t.Errorf("good %v: %q and %d erased, want %q and %d", good, got, erased, want, wantErased)
+		}
+	}
+	check(true, 0, "L1", "L3", "L6")
+	check(false, 0, "L2", "L4", "L5", "L7")
+	_, err := l.Erase(t.Context(), clerk, "", ledger.EraseFilter{Consent: "c7"})
+	must(t, err)
+	check(true, 0, "L1", "L3", "L6")
+	check(false, 1, "L2", "L4", "L5")
 }

@@ -3,9 +3,11 @@ package ledger
 import (
 	"context"
 	"database/sql"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"iter"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -434,4 +436,62 @@ func (s *StepState) end(step int) {
 	if s != nil && s.Step == step {
 		s.Ended = true
 	}
+}
+
+// IDs yields the IDs of a service that are good now, or those that were issued
+// and are not: suspended, revoked or withdrawn, and on no other card. Each comes
+// once. erased counts those of them that are erased, which nobody can tell.
+func (l *Ledger) IDs(ctx context.Context, service string, good bool) (ids iter.Seq2[string, error], erased int, err error) {
+	chosen, err := ask(ctx, l, func() (seqs []int64, err error) {
+		erased = 0
+		rows, err := l.read.QueryContext(ctx, `SELECT max(CASE WHEN EXISTS (SELECT 1 FROM private p WHERE p.seq = i.seq AND p.member = 'id') THEN i.seq END)
+			FROM issues i WHERE i.service = ?1 GROUP BY i.id_digest
+			HAVING max(i.ended IS NULL AND i.revoked IS NULL AND 'suspended' IS NOT (SELECT e.kind FROM events e
+				WHERE e.card = i.card AND e.service = i.service AND e.kind IN ('issued', 'suspended', 'resumed', 'withdrawn')
+				ORDER BY e.seq DESC LIMIT 1)) = ?2`, service, good)
+		if err != nil {
+			return nil, err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			var seq sql.NullInt64
+			if err := rows.Scan(&seq); err != nil {
+				return nil, err
+			}
+			if seq.Valid {
+				seqs = append(seqs, seq.Int64)
+			} else {
+				erased++
+			}
+		}
+		return seqs, rows.Err()
+	})
+	if err != nil {
+		return nil, 0, err
+	}
+	return func(yield func(string, error) bool) {
+		for some := range slices.Chunk(chosen, page) {
+			numbers, err := json.Marshal(some)
+			if err != nil {
+				yield("", err)
+				return
+			}
+			list, err := ask(ctx, l, func() ([]Event, error) {
+				return load(ctx, l.read, "seq IN (SELECT value FROM json_each(?)) ORDER BY seq", string(numbers))
+			})
+			if err != nil {
+				yield("", err)
+				return
+			}
+			for _, e := range list {
+				id := e.Data.(Issued).ID
+				if id == "" {
+					err = l.fail(fmt.Errorf("ID of event %d is %w: it was erased meanwhile", e.Seq, ErrNotFound))
+				}
+				if !yield(id, err) || err != nil {
+					return
+				}
+			}
+		}
+	}, erased, nil
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/freearea/freearea/cmd/freearea/internal/msg"
 	"github.com/freearea/freearea/handover"
 	"github.com/freearea/freearea/keys"
+	"github.com/freearea/freearea/staff"
 )
 
 func (p *program) handoverCommand() *cli.Command {
@@ -74,7 +75,12 @@ func (p *program) handover(c *cli.Context) (err error) {
 			return err
 		}
 	}
-	office, err := p.openOffice(ctx, c)
+	var office *office
+	if c.Bool("dry-run") {
+		office, err = p.openFor(c, staff.HandOver) // no event asks who it is
+	} else {
+		office, err = p.openOffice(ctx, c)
+	}
 	if err != nil {
 		return err
 	}
