@@ -251,7 +251,12 @@ func (l *Ledger) examine(ctx context.Context) error {
 	if err := compareSchema(ctx, l.db); err != nil {
 		return err
 	}
-	if err := examineLog(ctx, l.db, l.known); err != nil {
+	// One state of the ledger: another process may be appending.
+	tx, err := l.db.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(examineLog(ctx, tx, l.known), tx.Rollback()); err != nil {
 		return err
 	}
 	if l.ro {
