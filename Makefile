@@ -6,7 +6,7 @@ STATICCHECK ?= $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
 FUZZTIME    ?= 30s
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build test demo bench lint fuzz clean
+.PHONY: help setup build test sweep demo bench lint fuzz clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,6 +38,11 @@ test: setup ## install what is missing, then lint, build for every system, run a
 	CGO_ENABLED=0 GOOS=linux $(GO) build ./...
 	CGO_ENABLED=0 GOOS=windows GOARCH=amd64 $(GO) build ./...
 	CGO_ENABLED=1 FREEAREA_REQUIRE_PCSC=1 FREEAREA_REQUIRE_SOFTHSM=1 FREEAREA_REQUIRE_CHROMIUM=1 $(GO) test ./... </dev/null
+
+# The sweeps that are a part of `make test` take some of the places only. What
+# is printed is one line of JSON; the exit status is 1 when anything was lost.
+sweep: ## cut cards and stop the program at every place of every flow, and go on
+	@CGO_ENABLED=1 $(GO) run ./internal/sweep/run
 
 # Built without cgo so that Go and make are all that a newcomer needs.
 demo: ## build, then issue three applications to an embedded card and read them back

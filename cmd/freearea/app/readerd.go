@@ -60,7 +60,7 @@ func (p *program) readerd(c *cli.Context) (err error) {
 		p.printf(msg.Of("%s is good: services: %d, outputs: %d", "%s に問題はありません。サービス:%d、出力:%d"), path, len(t.config.Services), len(t.outputs))
 		return nil
 	}
-	source, slot, closeSource, err := p.source(c.Context, c)
+	source, slot, closeSource, err := p.source(c)
 	if err != nil {
 		return err
 	}
