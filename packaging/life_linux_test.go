@@ -35,6 +35,8 @@ type machine struct {
 	path  string // the file system, seen from here
 }
 
+// layers makes the machine in the directory $1 and holds it until standard
+// input ends.
 const layers = `set -e
 mount -t tmpfs -o mode=0755 tmpfs "$1"
 mkdir "$1/changes" "$1/work" "$1/root"
@@ -124,9 +126,9 @@ func (m *machine) wants(when string, paths ...string) {
 	}
 }
 
-// leftovers are the changes that are still there, besides what is gone after a
-// restart of the machine, the package
-// manager's own records and the copies that changing users makes.
+// leftovers are the changes that are still there, besides what is gone when
+// the machine starts anew, the package manager's own records, and the copies that
+// changing users makes.
 func (m *machine) leftovers() []string {
 	m.t.Helper()
 	var out []string
