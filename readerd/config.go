@@ -25,7 +25,8 @@ type Config struct {
 	// Debounce is for how long the same ID on the same slot is the same tap.
 	Debounce Duration `toml:"debounce"`
 	// Keystore holds the terminal's keys, where a service needs some;
-	// PassphraseFile is where its passphrase stands.
+	// PassphraseFile is where its passphrase stands; without one it is the
+	// service manager's credential "passphrase".
 	Keystore       string `toml:"keystore"`
 	PassphraseFile string `toml:"passphrase_file"`
 

@@ -224,6 +224,7 @@ func (p *program) cli() *cli.App {
 			p.doctorCommand(),
 			p.emulateCommand(),
 			p.demoCommand(),
+			p.manCommand(),
 		},
 	}
 	app.Action = func(c *cli.Context) error {

@@ -10,6 +10,7 @@ import (
 	"maps"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"runtime/debug"
 	"slices"
 	"syscall"
@@ -231,14 +232,19 @@ func (p *program) openServices(ctx context.Context, t *terminal) error {
 }
 
 // openTerminalKeys opens the keystore that the configuration names. Nobody
-// sits at a terminal who could be asked for its passphrase.
+// sits at a terminal who could be asked for its passphrase: it is the one in
+// the file that is named, or else the service manager's credential "passphrase".
 func (p *program) openTerminalKeys(ctx context.Context, config readerd.Config) (*file.Store, error) {
-	if config.Keystore == "" || config.PassphraseFile == "" {
+	source := passphrase.Source{File: config.PassphraseFile}
+	if dir := p.Getenv("CREDENTIALS_DIRECTORY"); source.File == "" && dir != "" {
+		source = passphrase.Source{File: filepath.Join(dir, "passphrase"), Credential: true}
+	}
+	if config.Keystore == "" || source.File == "" {
 		return nil, &spoken{
 			text: msg.Of("a service needs keys, and the configuration names no keystore", "鍵が必要なサービスがありますが、設定に鍵ストアがありません"),
 			hint: msg.Of("set keystore and passphrase_file; `freearea keys import` puts a terminal's keys into one", "keystore と passphrase_file を設定してください。端末の鍵は `freearea keys import` で取り込みます")}
 	}
-	secret, err := passphrase.Source{File: config.PassphraseFile}.Read(ctx, "")
+	secret, err := source.Read(ctx, "")
 	if err != nil {
 		return nil, passphraseError(err)
 	}
