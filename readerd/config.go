@@ -13,6 +13,7 @@ import (
 
 	"github.com/BurntSushi/toml"
 
+	"github.com/freearea/freearea/keys"
 	"github.com/freearea/freearea/osdp"
 	"github.com/freearea/freearea/reader/policy"
 )
@@ -24,8 +25,9 @@ type Config struct {
 	Slots []string `toml:"slots"`
 	// Debounce is for how long the same ID on the same slot is the same tap.
 	Debounce Duration `toml:"debounce"`
-	// Keystore holds the terminal's keys, where a service needs some;
-	// PassphraseFile is where its passphrase stands.
+	// Keystore holds the terminal's keys, where a service needs some: a file, or
+	// the URI of a PKCS#11 token (RFC 7512). PassphraseFile is where its
+	// passphrase or PIN stands; a URI with a pin-source needs none.
 	Keystore       string `toml:"keystore"`
 	PassphraseFile string `toml:"passphrase_file"`
 
@@ -259,7 +261,10 @@ func (d *DoorConfig) check(at string, fault func(format string, args ...any)) {
 
 // under makes the files relative to a directory.
 func (c *Config) under(dir string) {
-	files := []*string{&c.Keystore, &c.PassphraseFile}
+	files := []*string{&c.PassphraseFile}
+	if !keys.InToken(c.Keystore) {
+		files = append(files, &c.Keystore)
+	}
 	for i := range c.Services {
 		files = append(files, &c.Services[i].Manifest, &c.Services[i].Deny, &c.Services[i].Allow)
 	}

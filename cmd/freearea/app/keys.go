@@ -396,21 +396,28 @@ func (p *program) keysImport(c *cli.Context) (err error) {
 		return err
 	}
 	defer in.Close()
-	var entries []keys.Entry
+	var ids []age.Identity
 	if name := c.String("identity"); name != "" {
-		var ids []age.Identity
 		if ids, err = readIdentities(name); err != nil {
 			return err
 		}
-		entries, err = store.Import(c.Context, in, ids...)
-	} else {
-		entries, err = store.ImportPlain(c.Context, in)
+	}
+	bundle, err := file.ReadBundle(in, ids...)
+	if err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	defer bundle.Erase()
+	entries, err := store.AddBundle(c.Context, bundle)
+	for _, e := range entries {
+		p.printf(msg.Of("imported %s version %d, check value %s", "取り込みました: %s バージョン %d、チェック値 %s"), e.Name, e.Version, e.Check)
 	}
 	if err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
-	for _, e := range entries {
-		p.printf(msg.Of("imported %s version %d, check value %s", "取り込みました: %s バージョン %d、チェック値 %s"), e.Name, e.Version, e.Check)
+	if t := bundle.Terminal; t != nil {
+		for _, s := range t.Services {
+			p.printf(msg.Of("for service %s, whose manifest has the digest %x", "サービス %s 用(マニフェストのダイジェスト %x)"), s.ID, s.Manifest)
+		}
 	}
 	return nil
 }

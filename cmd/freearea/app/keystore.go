@@ -5,13 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 
 	"github.com/urfave/cli/v2"
 
 	"github.com/freearea/freearea/cmd/freearea/internal/msg"
 	"github.com/freearea/freearea/cmd/freearea/internal/passphrase"
-	"github.com/freearea/freearea/keys/file"
 	"github.com/freearea/freearea/ledger"
 )
 
@@ -40,30 +38,6 @@ func passphraseError(err error) error {
 	return err
 }
 
-// openKeystore opens the site's keystore.
-func (p *program) openKeystore(ctx context.Context, c *cli.Context) (*file.Store, error) {
-	// A missing keystore is told before anybody types a passphrase for it.
-	if _, err := os.Stat(p.site.Keystore); err != nil {
-		return nil, p.keystoreError(err)
-	}
-	secret, err := passphraseSource(c).Read(ctx,
-		p.lang.T(msg.Of("Passphrase of %s: ", "%s のパスフレーズ: "), p.site.Keystore))
-	if err != nil {
-		return nil, passphraseError(err)
-	}
-	defer clear(secret)
-	store, err := file.Open(ctx, p.site.Keystore, secret, file.Options{Now: p.Now, Rand: p.Rand})
-	return store, p.keystoreError(err)
-}
-
-// keystoreError says so when there is no keystore at all.
-func (p *program) keystoreError(err error) error {
-	if errors.Is(err, fs.ErrNotExist) {
-		return &spoken{text: msg.Of("there is no keystore %s", "鍵ストア %s がありません"), args: []any{p.site.Keystore}, hint: noKeystore}
-	}
-	return err
-}
-
 var (
 	noKeystore = msg.Of("make one with `freearea keys init`, or name it with --keystore", "`freearea keys init` で作るか、--keystore で指定してください")
 	noLedger   = msg.Of("recording the first consent makes it; if there was one, restore it from a backup", "最初の同意記録で作成されます。以前あった場合はバックアップから復元してください")
@@ -82,7 +56,7 @@ func (p *program) openLedger(ctx context.Context, create bool) (*ledger.Ledger, 
 
 // office is what a counter works with: the site's keystore and ledger, open.
 type office struct {
-	keys   *file.Store
+	keys   keystore
 	ledger *ledger.Ledger // nil where there is none yet
 }
 

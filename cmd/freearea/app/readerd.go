@@ -20,7 +20,8 @@ import (
 	"github.com/freearea/freearea/cmd/freearea/internal/msg"
 	"github.com/freearea/freearea/cmd/freearea/internal/passphrase"
 	"github.com/freearea/freearea/iso7816"
-	"github.com/freearea/freearea/keys/file"
+	"github.com/freearea/freearea/keys"
+	"github.com/freearea/freearea/keys/pkcs11"
 	"github.com/freearea/freearea/manifest"
 	"github.com/freearea/freearea/reader"
 	"github.com/freearea/freearea/reader/list"
@@ -112,6 +113,9 @@ func (p *program) serve(ctx context.Context, t *terminal, path, slot string, sou
 				continue
 			}
 			t.log.Info("configuration is read anew")
+			if next.lent {
+				t.lent, next.lent = true, false // they go over to the one that goes on
+			}
 			cancel()
 			return next, <-ended
 		}
@@ -146,6 +150,8 @@ type terminal struct {
 	log     *slog.Logger
 	metrics *readerd.Metrics
 	numbers map[string]uint64 // of the lists, by service and kind
+	keys    keystore          // nil where no service needs any
+	lent    bool              // keys are another terminal's to close
 	close   []func() error
 }
 
@@ -154,6 +160,9 @@ func (t *terminal) Close() error {
 	var err error
 	for _, f := range slices.Backward(t.close) {
 		err = errors.Join(err, f())
+	}
+	if t.keys != nil && !t.lent {
+		err = errors.Join(err, t.keys.Close())
 	}
 	return err
 }
@@ -180,11 +189,11 @@ func (p *program) openTerminal(ctx context.Context, path string, before *termina
 	if config.Log.Format == "json" {
 		t.log = slog.New(slog.NewJSONHandler(p.Stderr, nil))
 	}
-	return t, errors.Join(p.openServices(ctx, t), p.openOutputs(t))
+	return t, errors.Join(p.openServices(ctx, t, before), p.openOutputs(t))
 }
 
 // openServices opens manifests, keys and lists.
-func (p *program) openServices(ctx context.Context, t *terminal) error {
+func (p *program) openServices(ctx context.Context, t, before *terminal) error {
 	var faults []error
 	var manifests []*manifest.Manifest
 	needsStore := false
@@ -199,12 +208,10 @@ func (p *program) openServices(ctx context.Context, t *terminal) error {
 	}
 	o := reader.Options{Clock: p.Now, Rand: p.Rand, Debounce: time.Duration(t.config.Debounce)}
 	if needsStore {
-		store, err := p.openTerminalKeys(ctx, t.config)
-		if err != nil {
+		if err := p.openTerminalKeys(ctx, t, before); err != nil {
 			return errors.Join(append(faults, err)...)
 		}
-		t.close = append(t.close, store.Close)
-		o.Keys = store
+		o.Keys = t.keys
 	}
 	rules := map[string]policy.Rule{}
 	for i, m := range manifests {
@@ -233,19 +240,33 @@ func (p *program) openServices(ctx context.Context, t *terminal) error {
 }
 
 // openTerminalKeys opens the keystore that the configuration names. Nobody
-// sits at a terminal who could be asked for its passphrase.
-func (p *program) openTerminalKeys(ctx context.Context, config readerd.Config) (*file.Store, error) {
-	if config.Keystore == "" || config.PassphraseFile == "" {
-		return nil, &spoken{
+// sits at a terminal who could be asked for its passphrase, and nobody sees a
+// token's last try go.
+func (p *program) openTerminalKeys(ctx context.Context, t, before *terminal) (err error) {
+	config := t.config
+	// A token is open once in a process: it is taken over, unless it was
+	// taken out since.
+	if keys.InToken(config.Keystore) && before != nil && before.keys != nil && before.config.Keystore == config.Keystore {
+		if _, err := before.keys.Entries(ctx); err == nil {
+			t.keys, t.lent = before.keys, true
+			return nil
+		}
+	}
+	ready := config.Keystore != "" && config.PassphraseFile != ""
+	if keys.InToken(config.Keystore) && !ready {
+		u, err := pkcs11.ParseURI(config.Keystore)
+		if err != nil {
+			return err
+		}
+		_, ready = u.Query("pin-source")
+	}
+	if !ready {
+		return &spoken{
 			text: msg.Of("a service needs keys, and the configuration names no keystore", "鍵が必要なサービスがありますが、設定に鍵ストアがありません"),
 			hint: msg.Of("set keystore and passphrase_file; `freearea keys import` puts a terminal's keys into one", "keystore と passphrase_file を設定してください。端末の鍵は `freearea keys import` で取り込みます")}
 	}
-	secret, err := passphrase.Source{File: config.PassphraseFile}.Read(ctx, "")
-	if err != nil {
-		return nil, passphraseError(err)
-	}
-	defer clear(secret)
-	return file.Open(ctx, config.Keystore, secret, file.Options{Now: p.Now, Rand: p.Rand})
+	t.keys, err = p.openStore(ctx, config.Keystore, passphrase.Source{File: config.PassphraseFile}, false)
+	return err
 }
 
 // rule opens the lists of a service.

@@ -21,7 +21,7 @@ const siteFile = "freearea.toml"
 type site struct {
 	Card        string `toml:"card"`         // default of --card
 	CardProfile string `toml:"card_profile"` // what kind of card is issued to
-	Keystore    string `toml:"keystore"`     // file; relative to the site file
+	Keystore    string `toml:"keystore"`     // file, relative to the site file; or the URI of a token
 	Ledger      string `toml:"ledger"`       // file; relative to the site file
 	Profiles    string `toml:"profiles"`     // folder of application profiles; relative to the site file
 	Operator    string `toml:"operator"`     // who is at the counter
@@ -118,7 +118,10 @@ func loadSite(path string) (site, error) {
 	}
 	s.path = path
 	dir := filepath.Dir(path)
-	s.Keystore, s.Ledger, s.Profiles = under(dir, s.Keystore), under(dir, s.Ledger), under(dir, s.Profiles)
+	if !keys.InToken(s.Keystore) {
+		s.Keystore = under(dir, s.Keystore)
+	}
+	s.Ledger, s.Profiles = under(dir, s.Ledger), under(dir, s.Profiles)
 	return s, nil
 }
 
