@@ -464,7 +464,7 @@ func TestDamagedKeys(t *testing.T) {
 	r.ed25519("halves", id(3, 1, 0), private, other)
 	// Not this module's.
 	r.aes("foreign", []byte{1}, value)
-	r.aes("foreign", id(6, 1, 0), value)
+	r.aes("foreign", id(7, 1, 0), value)
 	r.aes("foreign", id(5, 0, 0), value)
 	r.aes("foreign", id(5, 1, 1), value)
 	r.aes("foreign key", id(5, 1, 0), value)
@@ -557,7 +557,7 @@ func TestLifeOfKeys(t *testing.T) {
 		}
 	}
 	list, err := s.Entries(ctx)
-	if err != nil || len(list) != 4+3+2+2+4 {
+	if err != nil || len(list) != 4+3+2+2+4+2 {
 		t.Fatalf("%d entries, %v", len(list), err)
 	}
 	// What the token holds can't be read out of it.
