@@ -97,7 +97,10 @@ func (p *program) emulateNew(c *cli.Context) (err error) {
 	if err := p.cardKey(ctx, store, name, c.Bool("development-key")); err != nil {
 		return err
 	}
-	if cfg.Keys, err = store.SecurityDomainKeys(ctx, keys.Ref{Name: name}, keys.MethodNone, nil); err != nil {
+	if _, err := io.ReadFull(p.Rand, cfg.DiversificationData[:]); err != nil {
+		return err
+	}
+	if cfg.Keys, err = store.SecurityDomainKeys(ctx, keys.Ref{Name: name}, p.site.Keys.Diversification, cfg.DiversificationData[:]); err != nil {
 		return fmt.Errorf("key set %q: %w", name, err)
 	}
 	defer cfg.Keys.Erase()

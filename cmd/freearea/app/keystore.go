@@ -28,10 +28,14 @@ func passphraseSource(c *cli.Context) passphrase.Source {
 	return s
 }
 
+var (
+	newPassphrase = msg.Of("New passphrase of the keystore: ", "鍵ストアの新しいパスフレーズ: ")
+	onceMore      = msg.Of("once more: ", "もう一度: ")
+)
+
 func (p *program) newPassphrase(c *cli.Context) ([]byte, error) {
 	secret, err := passphraseSource(c).ReadNew(c.Context,
-		p.lang.T(msg.Of("New passphrase of the keystore: ", "鍵ストアの新しいパスフレーズ: ")),
-		p.lang.T(msg.Of("once more: ", "もう一度: ")))
+		p.lang.T(newPassphrase), p.lang.T(onceMore))
 	return secret, passphraseError(err)
 }
 

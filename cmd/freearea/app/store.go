@@ -33,6 +33,7 @@ type keystore interface {
 	ExportPlain(ctx context.Context, w io.Writer, refs []keys.Ref) ([]keys.Entry, error)
 	ExportPublic(ctx context.Context, w io.Writer, refs []keys.Ref) ([]keys.Entry, error)
 	Retire(ctx context.Context, ref keys.Ref) (keys.Entry, error)
+	Reinstate(ctx context.Context, ref keys.Ref) (keys.Entry, error)
 	Close() error
 }
 
@@ -61,6 +62,19 @@ func (t token) ExportPlain(context.Context, io.Writer, []keys.Ref) ([]keys.Entry
 
 func (t token) ExportPublic(ctx context.Context, w io.Writer, refs []keys.Ref) ([]keys.Entry, error) {
 	return file.ExportPublic(ctx, w, t.Store, refs, t.p.Now())
+}
+
+// tokenProblems names what in a token looks like a key and can't be used.
+func (p *program) tokenProblems(c *cli.Context, store keystore) error {
+	t, ok := store.(token)
+	if !ok {
+		return nil
+	}
+	problems, err := t.Problems(c.Context)
+	for _, problem := range problems {
+		p.notef(msg.Of("freearea: warning: %v", "freearea: 警告: トークンの鍵を使用できません(%v)"), problem)
+	}
+	return err
 }
 
 // openStore opens the keystore at a location: a file, or the URI of a token.
@@ -143,16 +157,21 @@ func (p *program) openKeystore(ctx context.Context, c *cli.Context) (keystore, e
 // openFileKeystore opens the site's keystore for what only one in a file has.
 func (p *program) openFileKeystore(ctx context.Context, c *cli.Context) (*file.Store, error) {
 	if keys.InToken(p.site.Keystore) {
-		return nil, &spoken{
-			text: msg.Of("the keystore is the token %s", "鍵ストアはトークン %s です"), args: []any{p.site.Keystore},
-			hint: msg.Of("this is for a keystore in a file; a token is set up, and its PIN changed, with its maker's program (softhsm2-util, pkcs11-tool)",
-				"ファイルの鍵ストア専用の操作です。トークンの初期化とPINの変更は、トークン付属のプログラム(softhsm2-util、pkcs11-tool など)で行ってください")}
+		return nil, p.notInFile()
 	}
 	store, err := p.openKeystore(ctx, c)
 	if err != nil {
 		return nil, err
 	}
 	return store.(*file.Store), nil
+}
+
+// notInFile says that a keystore in a file is needed.
+func (p *program) notInFile() error {
+	return &spoken{
+		text: msg.Of("the keystore is the token %s", "鍵ストアはトークン %s です"), args: []any{p.site.Keystore},
+		hint: msg.Of("this is for a keystore in a file; a token is set up, and its PIN changed, with its maker's program (softhsm2-util, pkcs11-tool)",
+			"ファイルの鍵ストア専用の操作です。トークンの初期化とPINの変更は、トークン付属のプログラム(softhsm2-util、pkcs11-tool など)で行ってください")}
 }
 
 // hasKeystore says whether the site has a keystore at all.
