@@ -57,6 +57,13 @@ func ask(ctx context.Context, question string, read func(*os.File) ([]byte, erro
 		out.Close()
 		return nil, fmt.Errorf("%w: %v", ErrNoTerminal, err)
 	}
+	if hidden {
+		if err := quiet(fd); err != nil {
+			in.Close()
+			out.Close()
+			return nil, fmt.Errorf("%w: %v", ErrNoTerminal, err)
+		}
+	}
 	fmt.Fprint(out, question)
 
 	type answer struct {
@@ -67,6 +74,7 @@ func ask(ctx context.Context, question string, read func(*os.File) ([]byte, erro
 	go func() {
 		defer in.Close()
 		p, err := read(in)
+		term.Restore(fd, before)
 		done <- answer{p, err}
 	}()
 	defer out.Close()
