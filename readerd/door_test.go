@@ -5,40 +5,18 @@ package readerd_test
 import (
 	"context"
 	"fmt"
-	"os"
 	"path/filepath"
 	"testing"
 
-	"golang.org/x/sys/unix"
-
+	"github.com/freearea/freearea/internal/pty"
 	"github.com/freearea/freearea/readerd"
 )
-
-// openPTY opens a pseudo-terminal: its control side, and the name of the line
-// that looks like a serial one.
-func openPTY(t *testing.T) (*os.File, string) {
-	t.Helper()
-	control, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { control.Close() })
-	fd := int(control.Fd())
-	if err := unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0); err != nil {
-		t.Fatal(err)
-	}
-	n, err := unix.IoctlGetInt(fd, unix.TIOCGPTN)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return control, fmt.Sprintf("/dev/pts/%d", n)
-}
 
 // TestDoorOnALine: from a card in the slot to the card data that a control
 // panel polls for over a serial line. The panel's bytes are those that libosdp
 // 3.2.0 sent in the recording of package osdp's testdata/clear.txt.
 func TestDoorOnALine(t *testing.T) {
-	panel, line := openPTY(t)
+	panel, line := pty.Open(t)
 	door, err := readerd.DoorConfig{Line: line, Baud: 9600, Address: 5, Format: "number", Bits: 40, Clear: true}.Open()
 	if err != nil {
 		t.Fatal(err)
