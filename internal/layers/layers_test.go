@@ -37,7 +37,7 @@ var layers = [][]string{
 	4: {"delegation", "applets", "applets/javacard", "applets/files", "applets/recipe", "emulator/oncard"},
 	5: {"applets/files/oncard", "applets/appletstest", "manifest", "consent", "staff"},
 	6: {"ledger", "emulator", "emulator/vpcd", "emulator/jcvm", "pcsc"},
-	7: {"provisioner", "reader", "reader/policy"},
+	7: {"provisioner", "reader", "reader/policy", "emulator/timing"},
 	8: {"readerd"},
 	9: {"app", "examples", "examples/vendorbinary/...", "cmd/freearea", "cmd/freearea/app", "cmd/freearea/internal/..."},
 }

@@ -563,7 +563,7 @@ func TestLifeOfKeys(t *testing.T) {
 	// What the token holds can't be read out of it.
 	r := newRaw(t, s)
 	objects := r.objects()
-	if len(objects) != 4*3+3*2+2*2+2*2+4 {
+	if len(objects) != 4*3+3*2+2*2+2*2+4+2*2 {
 		t.Fatalf("%d objects", len(objects))
 	}
 	secret := 0
@@ -581,7 +581,7 @@ func TestLifeOfKeys(t *testing.T) {
 			t.Errorf("reading a key: error %v", err)
 		}
 	}
-	if secret != 26 {
+	if secret != 28 {
 		t.Errorf("%d secret objects", secret)
 	}
 
