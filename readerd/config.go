@@ -13,6 +13,7 @@ import (
 
 	"github.com/BurntSushi/toml"
 
+	"github.com/freearea/freearea/keys"
 	"github.com/freearea/freearea/osdp"
 	"github.com/freearea/freearea/reader/policy"
 )
@@ -24,9 +25,10 @@ type Config struct {
 	Slots []string `toml:"slots"`
 	// Debounce is for how long the same ID on the same slot is the same tap.
 	Debounce Duration `toml:"debounce"`
-	// Keystore holds the terminal's keys, where a service needs some;
-	// PassphraseFile is where its passphrase stands; without one it is the
-	// service manager's credential "passphrase".
+	// Keystore holds the terminal's keys, where a service needs some: a file, or
+	// the URI of a PKCS#11 token (RFC 7512). PassphraseFile is where its
+	// passphrase or PIN stands; without one it is the service manager's
+	// credential "passphrase", and a URI with a pin-source needs none.
 	Keystore       string `toml:"keystore"`
 	PassphraseFile string `toml:"passphrase_file"`
 
@@ -290,7 +292,10 @@ func (d *DoorConfig) check(at string, fault func(format string, args ...any)) {
 
 // under makes the files relative to a directory.
 func (c *Config) under(dir string) {
-	files := []*string{&c.Keystore, &c.PassphraseFile}
+	files := []*string{&c.PassphraseFile}
+	if !keys.InToken(c.Keystore) {
+		files = append(files, &c.Keystore)
+	}
 	if c.HTTP != nil {
 		files = append(files, &c.HTTP.TokenFile)
 	}
