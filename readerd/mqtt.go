@@ -384,20 +384,13 @@ func (m *MQTT) connected(ctx context.Context, queue *spool) (progress bool, err 
 	if err != nil {
 		return false, err
 	}
-	broken := make(chan error, 2)
+	ctx, breaks := context.WithCancelCause(ctx)
+	defer breaks(nil)
 	client := paho.NewClient(paho.ClientConfig{
 		ClientID: m.c.ClientID, Conn: conn, PacketTimeout: mqttTimeout,
-		OnClientError: func(err error) {
-			select {
-			case broken <- err:
-			default:
-			}
-		},
+		OnClientError: breaks,
 		OnServerDisconnect: func(d *paho.Disconnect) {
-			select {
-			case broken <- fmt.Errorf("broker ends the connection: %s", (&packets.Disconnect{ReasonCode: d.ReasonCode}).Reason()):
-			default:
-			}
+			breaks(fmt.Errorf("broker ends the connection: %s", (&packets.Disconnect{ReasonCode: d.ReasonCode}).Reason()))
 		},
 	})
 	answer, err := client.Connect(ctx, &paho.Connect{
@@ -422,9 +415,7 @@ func (m *MQTT) connected(ctx context.Context, queue *spool) (progress bool, err 
 			progress = true
 			select {
 			case <-ctx.Done():
-				return progress, ctx.Err()
-			case err := <-broken:
-				return progress, err
+				return progress, context.Cause(ctx)
 			case <-queue.grown:
 			}
 			continue
@@ -491,6 +482,9 @@ func (m *MQTT) publish(ctx context.Context, client *paho.Client, queue *spool, n
 			return lost("the broker refuses it: " + why)
 		}
 		return fmt.Errorf("broker refuses an event: %s", why) // for want of a right or of room: that can change
+	}
+	if ctx.Err() != nil && err != nil {
+		return context.Cause(ctx) // why the connection broke
 	}
 	if err != nil {
 		return err
