@@ -28,15 +28,16 @@ build: ## build bin/freearea, with PC/SC where libpcsclite is installed
 
 # Windows has PC/SC without cgo; Linux without cgo is what `make demo` builds.
 # FREEAREA_REQUIRE_PCSC=1 makes the tests of the PC/SC stack fail, where they
-# would otherwise be skipped, when the stack is not there, and
-# FREEAREA_REQUIRE_SOFTHSM=1 those of the keystore in a token. The tests come
+# would otherwise be skipped, when the stack is not there,
+# FREEAREA_REQUIRE_SOFTHSM=1 those of the keystore in a token, and
+# FREEAREA_REQUIRE_MOSQUITTO=1 those with an MQTT broker. The tests come
 # last: their closing lines are the outcome.
 test: setup ## install what is missing, then lint, build for every system, run all tests
 	@$(MAKE) --no-print-directory lint
 	CGO_ENABLED=1 $(GO) build ./...
 	CGO_ENABLED=0 GOOS=linux $(GO) build ./...
 	CGO_ENABLED=0 GOOS=windows GOARCH=amd64 $(GO) build ./...
-	CGO_ENABLED=1 FREEAREA_REQUIRE_PCSC=1 FREEAREA_REQUIRE_SOFTHSM=1 $(GO) test ./... </dev/null
+	CGO_ENABLED=1 FREEAREA_REQUIRE_PCSC=1 FREEAREA_REQUIRE_SOFTHSM=1 FREEAREA_REQUIRE_MOSQUITTO=1 $(GO) test ./... </dev/null
 
 # Built without cgo so that Go and make are all that a newcomer needs.
 demo: ## build, then issue three applications to an embedded card and read them back

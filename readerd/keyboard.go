@@ -20,14 +20,19 @@ type KeyboardConfig struct {
 	// "none". Suffix is "enter" unless given, Prefix "none".
 	Prefix string `toml:"prefix"`
 	Suffix string `toml:"suffix"`
-	// Delay is the pause after each key, 1s at most.
+	// Delay is the pause after each key: 1ms to 1s, 5ms unless given. The
+	// kernel holds 64 events for a program that reads them, which are 8 keys
+	// with Shift, and drops what it can't hold.
 	Delay Duration `toml:"delay"`
 	// Device is "/dev/uinput" unless given.
 	Device string `toml:"device"`
 }
 
-// maxKeyDelay keeps an ID of 64 characters within what a queue of events bears.
-const maxKeyDelay = time.Second
+const (
+	defaultKeyDelay = 5 * time.Millisecond
+	minKeyDelay     = time.Millisecond
+	maxKeyDelay     = time.Second
+)
 
 func (c *KeyboardConfig) check(at string, fault func(format string, args ...any)) {
 	if c.Prefix == "" {
@@ -39,6 +44,9 @@ func (c *KeyboardConfig) check(at string, fault func(format string, args ...any)
 	if c.Device == "" {
 		c.Device = "/dev/uinput"
 	}
+	if c.Delay == 0 {
+		c.Delay = Duration(defaultKeyDelay)
+	}
 	if !slices.Contains(KeyboardLayouts(), c.Layout) {
 		fault("%s.layout: %q, one of %q expected", at, c.Layout, KeyboardLayouts())
 	}
@@ -47,8 +55,8 @@ func (c *KeyboardConfig) check(at string, fault func(format string, args ...any)
 			fault(`%s.%s: %q, "enter", "tab" or "none" expected`, at, key, name)
 		}
 	}
-	if d := time.Duration(c.Delay); d > maxKeyDelay {
-		fault("%s.delay: %s, %s at most expected", at, d, maxKeyDelay)
+	if d := time.Duration(c.Delay); d < minKeyDelay || d > maxKeyDelay {
+		fault("%s.delay: %s, %s to %s expected", at, d, minKeyDelay, maxKeyDelay)
 	}
 }
 

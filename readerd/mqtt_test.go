@@ -164,6 +164,25 @@ func (b *broker) collect(n int) []received {
 	return all
 }
 
+// example is what the subscriber of examples/mqtt prints when it has had three
+// messages; with no lines expected it only begins its session.
+func (b *broker) example(lines int) []string {
+	b.t.Helper()
+	host, port, err := net.SplitHostPort(b.addr)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	arguments := []string{"-h", host, "-p", port, "-i", "example", "-W", "60", "-E"}
+	if lines > 0 {
+		arguments = append(arguments[:len(arguments)-1], "-C", "3")
+	}
+	out, err := exec.Command("../examples/mqtt/subscribe.sh", arguments...).CombinedOutput()
+	if err != nil {
+		b.t.Fatalf("%v: %s", err, out)
+	}
+	return strings.Split(strings.TrimSpace(string(out)), "\n")
+}
+
 func (b *broker) mosquittoSub(arguments ...string) string {
 	b.t.Helper()
 	host, port, err := net.SplitHostPort(b.addr)
@@ -423,6 +442,7 @@ func TestMQTTTwice(t *testing.T) {
 			})
 		}
 	})
+	b.example(0)
 	o := openMQTT(t, readerd.MQTTConfig{Broker: "mqtt://" + proxy.Addr().String()}, t.TempDir(), nil)
 	o.run()
 	o.tell(tap(1), tap(2))
@@ -431,6 +451,10 @@ func TestMQTTTwice(t *testing.T) {
 		t.Error(diff)
 	}
 	o.stop()
+	once := b.example(2)
+	if len(once) != 2 || !strings.Contains(once[0], `"id":"FA-1"`) || !strings.Contains(once[1], `"id":"FA-2"`) {
+		t.Errorf("the example's subscriber prints %q", once)
+	}
 	proxy.Close()
 	connections.Wait()
 }

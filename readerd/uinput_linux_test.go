@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
@@ -20,7 +21,7 @@ import (
 // system's and taken for this test alone before a key is pressed, so nothing
 // else on the machine gets one.
 func TestUinput(t *testing.T) {
-	c := readerd.KeyboardConfig{Layout: "us", Prefix: "none", Suffix: "enter", Device: "/dev/uinput"}
+	c := readerd.KeyboardConfig{Layout: "us", Prefix: "none", Suffix: "enter", Device: "/dev/uinput", Delay: readerd.Duration(5 * time.Millisecond)}
 	keyboard, device, err := c.Open()
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
 		if os.Getenv("FREEAREA_REQUIRE_UINPUT") == "1" {
@@ -53,9 +54,8 @@ func TestUinput(t *testing.T) {
 	if err := unix.IoctlSetInt(int(input.Fd()), grab, 1); err != nil {
 		t.Fatal(err)
 	}
-	if err := keyboard.Tell(t.Context(), accepted("FA-12_b:9.z")); err != nil {
-		t.Fatal(err)
-	}
+	told := make(chan error, 1)
+	go func() { told <- keyboard.Tell(t.Context(), accepted("FA-12_b:9.z")) }()
 	want := golden(t, "us.events")
 	var got []string
 	for buf := make([]byte, 64*eventSize); len(got) < len(want); {
@@ -67,6 +67,9 @@ func TestUinput(t *testing.T) {
 			copy(b, bytes.Repeat([]byte{0}, eventSize-8)) // the kernel's clock
 			got = append(got, hex.EncodeToString(b[:eventSize]))
 		}
+	}
+	if err := <-told; err != nil {
+		t.Error(err)
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)

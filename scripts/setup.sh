@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what building with PC/SC and running all tests need beside Go and
 # make: a C compiler, the PC/SC library and daemon, a virtual reader,
-# independent clients, and a token for keys. Does nothing, and needs no root, when all are there.
+# independent clients, a token for keys, and an MQTT broker. Does nothing, and needs no root, when all are there.
 set -euo pipefail
 
 packages=(
@@ -10,6 +10,7 @@ packages=(
     pcscd vsmartcard-vpcd   # the daemon, and a reader whose card is a program
     opensc pcsc-tools       # clients that others wrote
     softhsm2                # a PKCS#11 token in software
+    mosquitto mosquitto-clients # an MQTT broker; the tests start their own, with a configuration of their own
 )
 
 if ! command -v dpkg-query >/dev/null || ! command -v apt-get >/dev/null; then
