@@ -226,12 +226,25 @@ func (l *logged) String() string {
 	return l.text.String()
 }
 
-// wait returns when the log has n times the text; the test's own time limit
-// ends a wait in vain.
-func (l *logged) wait(text string, n int) {
+// limit ends a wait in vain.
+const limit = 20 * time.Second
+
+// wait returns when the log has n times the text.
+func (l *logged) wait(t *testing.T, text string, n int) {
+	t.Helper()
+	late := false
+	defer time.AfterFunc(limit, func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		late = true
+		l.more.Broadcast()
+	}).Stop()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for strings.Count(l.text.String(), text) < n {
+		if late {
+			t.Fatalf("the log has not %d times %q:\n%s", n, text, l.text.String())
+		}
 		l.more.Wait()
 	}
 }
@@ -310,7 +323,11 @@ func (o *terminal) count(result string) string {
 
 // delivered waits until the broker has confirmed n events.
 func (o *terminal) delivered(n int) {
-	for o.count("delivered") != fmt.Sprint(n) {
+	o.t.Helper()
+	for end := time.Now().Add(limit); o.count("delivered") != fmt.Sprint(n); {
+		if time.Now().After(end) {
+			o.t.Fatalf("%s events are delivered, %d expected:\n%s", o.count("delivered"), n, o.log)
+		}
 		time.Sleep(time.Millisecond)
 	}
 }
@@ -387,7 +404,7 @@ func TestMQTTBrokerAway(t *testing.T) {
 	state := t.TempDir()
 	o := openMQTT(t, readerd.MQTTConfig{Broker: "mqtt://" + b.addr}, state, nil)
 	o.run()
-	o.log.wait("events wait on disk", 2)
+	o.log.wait(t, "events wait on disk", 2)
 	o.tell(tap(1), tap(2), tap(3))
 	if n := len(waiting(t, state)); n != 3 {
 		t.Errorf("%d events wait", n)
@@ -535,7 +552,9 @@ func TestMQTTReload(t *testing.T) {
 	if err := next.mqtt.Tell(t.Context(), tap(2)); err == nil || !strings.Contains(err.Error(), "locked") {
 		t.Errorf("both have it: %v", err)
 	}
-	if err := next.mqtt.Run(t.Context()); err == nil {
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	defer cancel()
+	if err := next.mqtt.Run(ctx); err == nil {
 		t.Error("both run")
 	}
 	if err := before.mqtt.Close(); err != nil {
@@ -622,7 +641,7 @@ func TestMQTTPassword(t *testing.T) {
 	o := openMQTT(t, c, state, nil)
 	o.run()
 	o.tell(tap(1))
-	o.log.wait("broker refuses the connection: ", 2)
+	o.log.wait(t, "broker refuses the connection: ", 2)
 	o.stop()
 	if err := o.mqtt.Close(); err != nil {
 		t.Fatal(err)
@@ -660,7 +679,7 @@ func TestMQTTNotAllowed(t *testing.T) {
 	o := openMQTT(t, readerd.MQTTConfig{Broker: "mqtt://" + b.addr}, state, nil)
 	o.run()
 	o.tell(tap(1))
-	o.log.wait("broker refuses an event: ", 2)
+	o.log.wait(t, "broker refuses an event: ", 2)
 	o.stop()
 	if n := len(waiting(t, state)); n != 1 {
 		t.Errorf("%d events wait", n)
@@ -751,7 +770,7 @@ func TestMQTTTLS(t *testing.T) {
 		test.change(&c)
 		o := openMQTT(t, c, state, nil)
 		o.run()
-		o.log.wait("events wait on disk", 2)
+		o.log.wait(t, "events wait on disk", 2)
 		o.stop()
 		if err := o.mqtt.Close(); err != nil {
 			t.Fatal(err)
