@@ -31,12 +31,18 @@ type Config struct {
 	// credential "passphrase", and a URI with a pin-source needs none.
 	Keystore       string `toml:"keystore"`
 	PassphraseFile string `toml:"passphrase_file"`
+	// State is the directory for what the service itself keeps: events that
+	// wait for an MQTT broker.
+	State string `toml:"state"`
 
 	Log      LogConfig       `toml:"log"`
 	Services []ServiceConfig `toml:"service"`
 	HTTP     *HTTPConfig     `toml:"http"` // nil is none
 	Lines    []LinesConfig   `toml:"lines"`
 	Doors    []DoorConfig    `toml:"door"`
+
+	MQTT      []MQTTConfig     `toml:"mqtt"`
+	Keyboards []KeyboardConfig `toml:"keyboard"`
 }
 
 // LogConfig is how the daemon logs, to standard error.
@@ -240,6 +246,21 @@ func (c *Config) check(fault func(format string, args ...any)) {
 	for i := range c.Doors {
 		c.Doors[i].check(fmt.Sprintf("door[%d]", i), fault)
 	}
+	if len(c.MQTT) > 0 && c.State == "" {
+		fault("no state: name the directory in which events wait for the broker of [[mqtt]]")
+	}
+	clients := map[string]bool{}
+	for i := range c.MQTT {
+		m, at := &c.MQTT[i], fmt.Sprintf("mqtt[%d]", i)
+		m.check(at, fault)
+		if clients[m.ClientID] {
+			fault("%s: client_id %s stands there twice", at, m.ClientID)
+		}
+		clients[m.ClientID] = true
+	}
+	for i := range c.Keyboards {
+		c.Keyboards[i].check(fmt.Sprintf("keyboard[%d]", i), fault)
+	}
 }
 
 // maxKeep bounds for how long events are handed out: longer than a till and
@@ -292,7 +313,7 @@ func (d *DoorConfig) check(at string, fault func(format string, args ...any)) {
 
 // under makes the files relative to a directory.
 func (c *Config) under(dir string) {
-	files := []*string{&c.PassphraseFile}
+	files := []*string{&c.PassphraseFile, &c.State}
 	if !keys.InToken(c.Keystore) {
 		files = append(files, &c.Keystore)
 	}
@@ -309,6 +330,10 @@ func (c *Config) under(dir string) {
 	}
 	for i := range c.Doors {
 		files = append(files, &c.Doors[i].KeyFile)
+	}
+	for i := range c.MQTT {
+		m := &c.MQTT[i]
+		files = append(files, &m.PasswordFile, &m.CA, &m.Certificate, &m.Key)
 	}
 	for _, f := range files {
 		if *f != "" && !filepath.IsAbs(*f) {

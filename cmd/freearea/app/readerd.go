@@ -336,6 +336,24 @@ func (p *program) openOutputs(t *terminal) error {
 		}
 		t.outputs = append(t.outputs, door)
 	}
+	for _, m := range t.config.MQTT {
+		broker, err := m.Open(readerd.MQTTOptions{State: t.config.State, Clock: p.Now, Rand: p.Rand, Log: t.log, Metrics: t.metrics})
+		if err != nil {
+			faults = append(faults, err)
+			continue
+		}
+		t.close = append(t.close, broker.Close)
+		t.outputs = append(t.outputs, broker)
+	}
+	for _, k := range t.config.Keyboards {
+		keyboard, device, err := k.Open()
+		if err != nil {
+			faults = append(faults, err)
+			continue
+		}
+		t.close = append(t.close, device.Close)
+		t.outputs = append(t.outputs, keyboard)
+	}
 	return errors.Join(faults...)
 }
 
