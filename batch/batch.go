@@ -407,8 +407,8 @@ func (b *Batch) Run(ctx context.Context) error {
 	}
 	watching, stop := context.WithCancel(ctx)
 	defer stop()
-	var working sync.WaitGroup
-	working.Go(func() {
+	var following, working sync.WaitGroup
+	following.Go(func() {
 		defer stop()
 		b.follow(watching)
 	})
@@ -442,8 +442,9 @@ func (b *Batch) Run(ctx context.Context) error {
 			})
 		}
 	}
-	stop()
 	working.Wait()
+	stop()
+	following.Wait()
 	return source
 }
 

@@ -187,6 +187,7 @@ func (p *program) cli() *cli.App {
 		Before: p.before,
 		Commands: []*cli.Command{
 			p.issueCommand(),
+			p.issueBatchCommand(),
 			p.withdrawCommand(),
 			p.readCommand(),
 			p.readerdCommand(),
