@@ -106,7 +106,7 @@ const (
 	ProblemSameID      Problem = "the ID stands in another row too"
 	ProblemSameCIN     Problem = "another row's CIN ends alike"
 	ProblemSameConsent Problem = "the consent stands in another row too"
-	ProblemIDInUse     Problem = "the ID is on a card, under another consent"
+	ProblemIDInUse     Problem = "the ID is taken, under another consent"
 )
 
 // Fault is one fault of a list.

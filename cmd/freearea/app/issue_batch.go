@@ -364,7 +364,7 @@ var problemTexts = map[batch.Problem]struct {
 	batch.ProblemSameID:      {text: msg.Of("the ID stands in another row too", "同じIDが別の行にあります"), hint: listHint},
 	batch.ProblemSameCIN:     {text: msg.Of("another row's CIN ends alike", "CINの末尾が別の行と同じです"), hint: msg.Of("give more of their digits", "桁数を増やしてください")},
 	batch.ProblemSameConsent: {text: msg.Of("the consent stands in another row too", "同じ同意記録が別の行にあります"), hint: msg.Of("each card needs its holder's own consent", "カードごとに本人の同意が必要です")},
-	batch.ProblemIDInUse:     {text: msg.Of("the ID is on a card, under another consent", "IDは別の同意で発行され、使用中です"), hint: msg.Of("give the holder another ID, or withdraw the service from the other card first", "別のIDを指定するか、先に別のカードから取り消してください")},
+	batch.ProblemIDInUse:     {text: msg.Of("the ID is taken, under another consent", "IDは別の同意で使用中です"), hint: msg.Of("give the holder another ID, or withdraw the service from the other card first", "別のIDを指定するか、先に別のカードから取り消してください")},
 }
 
 var (
