@@ -300,3 +300,46 @@ func (w *watched) Transmit(ctx context.Context, command []byte) ([]byte, error) 
 	}
 	return w.Card.Transmit(ctx, command)
 }
+
+// racing is a ledger in which something happens just before a consent is bound.
+type racing struct {
+	*ledger.Ledger
+	before func(ledger.CardBound)
+}
+
+func (r *racing) Append(ctx context.Context, events ...ledger.Event) (int64, error) {
+	for _, e := range events {
+		if d, ok := e.Data.(ledger.CardBound); ok && r.before != nil {
+			f := r.before
+			r.before = nil
+			f(d)
+		}
+	}
+	return r.Ledger.Append(ctx, events...)
+}
+
+// Another process gets hold of the row between this one's look at the ledger
+// and its binding: the card gets the next row, and the row stays the other's.
+func TestRowTakenMeanwhile(t *testing.T) {
+	o := newOffice(t, 1)
+	const other = ledger.CardRef("00112233445566778899aabbccddeeff")
+	book := &racing{Ledger: o.book}
+	book.before = func(d ledger.CardBound) {
+		_, err := o.book.Append(context.Background(), ledger.Event{
+			Actor: ledger.Actor{Operator: "clerk", Counter: "window-2"}, Data: ledger.CardBound{Consent: d.Consent, Card: other},
+		})
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	r := o.begin(o.list(2), func(x *batch.Options) { x.Ledger = book })
+	o.insert(0, o.card())
+	if e := r.wait(batch.Done, batch.Refused); e.Kind != batch.Done || e.Line != 3 {
+		t.Errorf("%+v: %v", e, e.Err)
+	}
+	r.stop()
+	report := r.end()
+	if report.Rows[0].State != batch.Unfinished || report.Rows[0].Card != string(other) || report.Rows[1].State != batch.Issued {
+		t.Errorf("rows %+v", report.Rows)
+	}
+}
