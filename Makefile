@@ -45,7 +45,7 @@ demo: ## build, then issue three applications to an embedded card and read them 
 	bin/freearea demo
 
 bench: ## run the benchmarks
-	$(GO) test -run '^$$' -bench . -benchmem ./...
+	$(GO) test -run '^$$' -bench . -benchmem -timeout 60m ./...
 
 lint: ## gofmt, go vet, staticcheck
 	@out=$$(gofmt -l .) && [ -z "$$out" ] || { echo "not formatted by gofmt:"; echo "$$out"; exit 1; }

@@ -162,6 +162,7 @@ func TestTwoProcesses(t *testing.T) {
 	o := newOffice(t, 4)
 	text := o.list(12)
 	var here, there *run
+	second := o.open()
 	for i := range 4 {
 		o.insert(i, o.card())
 	}
@@ -182,7 +183,7 @@ func TestTwoProcesses(t *testing.T) {
 	}
 	half := func(names ...string) func(*batch.Options) { return func(x *batch.Options) { x.Slots = names } }
 	here = o.begin(text, half(o.names[:2]...))
-	there = o.begin(text, half(o.names[2:]...), func(x *batch.Options) { x.Ledger = o.open() })
+	there = o.begin(text, half(o.names[2:]...), func(x *batch.Options) { x.Ledger = second })
 	var feeding sync.WaitGroup
 	feeding.Go(func() { feed(here) })
 	feeding.Go(func() { feed(there) })

@@ -137,13 +137,13 @@ func TestNewFaults(t *testing.T) {
 			t.Errorf("faults:\n%v\nwant among them %q", err, want)
 		}
 	}
-	n := 0
+	n := 0 // the operator, the consent and the ID are there from before
 	for _, err := range o.book.Events(t.Context(), ledger.Filter{}) {
 		check(t, err)
 		n++
 	}
-	if n != 2 {
-		t.Errorf("%d events in the ledger, 2 were there before", n)
+	if n != 3 {
+		t.Errorf("%d events in the ledger, 3 were there before", n)
 	}
 }
 

@@ -26,6 +26,7 @@ import (
 	"github.com/freearea/freearea/keys"
 	"github.com/freearea/freearea/keys/file"
 	"github.com/freearea/freearea/ledger"
+	"github.com/freearea/freearea/ledger/ledgertest"
 	"github.com/freearea/freearea/manifest"
 	"github.com/freearea/freearea/provisioner"
 )
@@ -122,7 +123,7 @@ func newOffice(t testing.TB, slots int) *office {
 // open opens the office's ledger, as another process does too.
 func (o *office) open() *ledger.Ledger {
 	o.t.Helper()
-	l, err := ledger.Open(o.t.Context(), filepath.Join(o.dir, "ledger"), ledger.Options{Create: true, Clock: o.clock})
+	l, err := ledgertest.Open(o.t.Context(), filepath.Join(o.dir, "ledger"), "clerk", ledger.Options{Create: true, Clock: o.clock})
 	check(o.t, err)
 	o.t.Cleanup(func() { check(o.t, l.Close()) })
 	return l

@@ -433,7 +433,11 @@ func (c *Card) execute(command []byte) (r iso7816.Response) {
 			r = refuse(iso7816.ErrUnknown)
 		}
 	}()
-	cmd, err := iso7816.ParseCommand(command)
+	parse, t0 := iso7816.ParseCommand, c.state.profile.Protocol() == 0
+	if t0 {
+		parse = parseT0
+	}
+	cmd, err := parse(command)
 	if err != nil || cmd.Extended && !c.state.profile.ExtendedLength {
 		return refuse(iso7816.ErrWrongLength)
 	}
@@ -452,9 +456,18 @@ func (c *Card) execute(command []byte) (r iso7816.Response) {
 		c.begin()
 	}
 	if cmd.INS == insGetResponse && c.at.rest != nil {
+		if n := len(c.at.rest); t0 && cmd.Ne > n {
+			return iso7816.Response{SW: remaining(0x6C00, n)}
+		}
 		return c.more(cmd.Ne)
 	}
 	c.at.rest = nil
+	if t0 {
+		if r, ok := c.at.again(cmd); ok {
+			return r
+		}
+		return c.fitT0(cmd, c.dispatch(cmd))
+	}
 	return c.fit(c.dispatch(cmd), cmd.Ne)
 }
 
@@ -507,11 +520,8 @@ func (c *Card) more(ne int) iso7816.Response {
 		s.rest = nil
 		return r
 	}
-	r := iso7816.Response{Data: s.rest[:ne], SW: 0x6100}
+	r := iso7816.Response{Data: s.rest[:ne], SW: remaining(0x6100, len(s.rest)-ne)}
 	s.rest = s.rest[ne:]
-	if n := len(s.rest); n < 256 {
-		r.SW |= iso7816.SW(n)
-	}
 	return r
 }
 

@@ -25,13 +25,19 @@ type session struct {
 
 // logicalChannel is an open logical channel with what is selected on it.
 type logicalChannel struct {
-	number   int
-	selected *entry
-	rest     []byte     // of a response, for GET RESPONSE
-	restSW   iso7816.SW // after the last of it
+	number      int
+	selected    *entry
+	reselecting *entry     // selected by a SELECT that found it selected
+	rest        []byte     // of a response, for GET RESPONSE
+	restSW      iso7816.SW // after the last of it
+	held        *held      // with T=0
+
+	// secure is the side of the selected Security Domain, or of the one that the
+	// selected application is associated with: nil until the application asks.
+	secure     *scp.CardSession
+	forwarding *instance // what the selected Security Domain hands STORE DATA to
 
 	// Of the selected Security Domain.
-	secure   *scp.CardSession
 	chain    globalplatform.Chain
 	loading  *loading
 	personal *personalization
@@ -72,14 +78,25 @@ func (c *Card) multiselectable(e *entry) bool {
 	return ok
 }
 
+// together reports whether two applications share one context: those of one
+// load file do.
+func together(a, b *entry) bool {
+	return a == b || a.domain == nil && b.domain == nil && !a.file.IsZero() && a.file == b.file
+}
+
+// contextElsewhere reports whether an application, or another one of its load
+// file, is selected on another logical channel.
+func (c *Card) contextElsewhere(e *entry) bool {
+	return c.elsewhere(func(l *logicalChannel) bool { return together(l.selected, e) })
+}
+
 // busy reports whether another logical channel keeps an application from being
 // selected: the applications of one load file share one context, which is
 // active on several channels only if all of them can be.
 func (c *Card) busy(e *entry) bool {
 	return e.domain == nil && c.elsewhere(func(l *logicalChannel) bool {
 		o := l.selected
-		shared := o == e || o.domain == nil && !o.file.IsZero() && o.file == e.file
-		return shared && !(c.multiselectable(e) && c.multiselectable(o))
+		return together(o, e) && !(c.multiselectable(e) && c.multiselectable(o))
 	})
 }
 

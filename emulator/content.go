@@ -915,7 +915,7 @@ func (c *Card) deleteContent(sd *entry, cmd iso7816.Command, objects []iso7816.T
 	var confirmation []byte
 	err = c.system(func() error {
 		for _, e := range doomed {
-			if err := c.uninstall(e); err != nil {
+			if err := c.uninstall(e, file != nil); err != nil {
 				return err
 			}
 		}
@@ -982,7 +982,7 @@ func (c *Card) mayDelete(sd *entry, of iso7816.AID) bool {
 
 // uninstall asks the application to agree to its deletion. What can't be
 // executed isn't asked.
-func (c *Card) uninstall(e *entry) error {
+func (c *Card) uninstall(e *entry, withFile bool) error {
 	i, err := c.open(e)
 	if err != nil {
 		return nil
@@ -992,7 +992,7 @@ func (c *Card) uninstall(e *entry) error {
 		return nil
 	}
 	defer c.abortApplication()
-	if err := u.Uninstall(); err != nil {
+	if err := u.Uninstall(withFile); err != nil {
 		if r := refuse(err); r.SW != iso7816.ErrUnknown {
 			return r.SW
 		}

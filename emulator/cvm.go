@@ -49,10 +49,12 @@ const (
 // globalPIN is the card's global PIN as one application sees it.
 type globalPIN struct{ *instance }
 
-func (p globalPIN) Active() bool    { return p.card.state.cvm.active() }
-func (p globalPIN) Submitted() bool { return p.card.session.cvm != notSubmitted }
-func (p globalPIN) Verified() bool  { return p.card.session.cvm == validated }
-func (p globalPIN) Blocked() bool   { return p.card.state.cvm.blocked }
+func (p globalPIN) Active() bool { return p.card.state.cvm.active() }
+func (p globalPIN) Submitted() bool {
+	return p.card.session.cvm != notSubmitted && !p.card.state.cvm.blocked
+}
+func (p globalPIN) Verified() bool { return p.card.session.cvm == validated }
+func (p globalPIN) Blocked() bool  { return p.card.state.cvm.blocked }
 
 func (p globalPIN) TriesRemaining() byte {
 	if v := p.card.state.cvm; !v.blocked {

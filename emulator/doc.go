@@ -54,7 +54,10 @@
 // identifier (tag 93) is taken once.
 //
 // Each logical channel has an application of its own; a Security Domain has one
-// secure channel at a time, whichever logical channel it is on. An application
+// secure channel at a time, whichever logical channel it is on, and speaks it
+// for the applications that are associated with it ([oncard.Platform]). A card
+// with contacts whose ATR offers T=0 first splits responses as T=0 does, with
+// 61xx and 6Cxx. An application
 // that does not implement [oncard.MultiSelectable] runs on one logical channel,
 // and shares it with the others of its load file.
 //

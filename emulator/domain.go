@@ -28,7 +28,12 @@ const (
 func (c *Card) selectDomain(sd *entry) {
 	c.endDomainSession()
 	c.at.selected = sd
-	c.at.secure = scp.NewCardSession(scp.CardOptions{
+	c.at.secure = c.secureSession(sd)
+}
+
+// secureSession is a Security Domain's side of its protocol, without a session.
+func (c *Card) secureSession(sd *entry) *scp.CardSession {
+	return scp.NewCardSession(scp.CardOptions{
 		DiversificationData: c.state.diversification,
 		Protocol:            sd.domain.protocol,
 		AID:                 sd.aid,
@@ -97,8 +102,8 @@ func (c *Card) domainProcess(sd *entry, cmd iso7816.Command) iso7816.Response {
 	switch cmd.INS {
 	case insInitializeUpdate, insExternalAuthenticate:
 		l.endSequences()
-		if c.elsewhere(func(o *logicalChannel) bool { return o.selected == sd && o.secure.Authenticated() }) {
-			return refuse(iso7816.ErrConditions) // one secure channel at a time
+		if c.speaking(sd) {
+			return refuse(iso7816.ErrConditions)
 		}
 		if cmd.INS == insInitializeUpdate {
 			return l.secure.InitializeUpdate(cmd)
@@ -357,15 +362,3 @@ func (c *Card) resources() []byte {
 	b = iso7816.AppendTLV(b, 0x82, number(m.Free()))
 	return iso7816.AppendTLV(b, 0x83, number(m.TransientReset-m.TransientResetUsed+m.TransientDeselect))
 }
-
-// channel is the Security Domain's channel as applications see it.
-type channel struct{ s *scp.CardSession }
-
-func (c channel) Level() byte {
-	if !c.s.Authenticated() {
-		return 0
-	}
-	return 0x80 | byte(c.s.Level())
-}
-
-func (c channel) DecryptSensitive(data []byte) ([]byte, error) { return c.s.DecryptSensitive(data) }

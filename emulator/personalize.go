@@ -127,7 +127,12 @@ func (c *Card) storeData(sd *entry, cmd iso7816.Command) iso7816.Response {
 func (p *personalization) reset() { p.block, p.data = 0, nil }
 
 func (c *Card) personalize(i *instance, cmd iso7816.Command) iso7816.Response {
-	defer c.abortApplication()
+	l := c.at
+	l.forwarding = i
+	defer func() {
+		l.forwarding = nil
+		c.abortApplication()
+	}()
 	return i.app.(oncard.Personalizable).Personalize(cmd, channel{c.at.secure})
 }
 

@@ -71,6 +71,28 @@ func LookupProfile(name string) (Profile, error) {
 	return Profile{}, fmt.Errorf("%w: %q; there are %q and %q", ErrProfile, name, "contactless", "contact")
 }
 
+// Protocol is the transmission protocol of a card with contacts: the one that
+// the ATR offers first (ISO/IEC 7816-3, 8.2.3), 0 for T=0. Cards without
+// contacts carry whole commands and responses, as with T=1.
+func (p Profile) Protocol() byte {
+	switch {
+	case p.Contactless:
+		return 1
+	case len(p.ATR) < 2 || p.ATR[1]&0x80 == 0:
+		return 0
+	}
+	at := 2
+	for bit := byte(0x10); bit < 0x80; bit <<= 1 { // TA1, TB1, TC1
+		if p.ATR[1]&bit != 0 {
+			at++
+		}
+	}
+	if at >= len(p.ATR) {
+		return 0
+	}
+	return p.ATR[at] & 0x0F
+}
+
 // maxMemory bounds every size of a profile, in bytes.
 const maxMemory = 16 << 20
 

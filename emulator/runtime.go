@@ -175,6 +175,15 @@ func (m *runtimeMemory) SetTransient(aid iso7816.AID, event oncard.ClearEvent, n
 	return nil
 }
 
+func (m *runtimeMemory) Open(aid iso7816.AID) error {
+	e := m.card.state.entry(aid)
+	if e == nil || e.own {
+		return iso7816.ErrConditions
+	}
+	_, err := m.card.open(e)
+	return err
+}
+
 func (m *runtimeMemory) Room() oncard.Room {
 	c := m.card
 	used, p := c.memory(), c.state.profile
@@ -192,5 +201,6 @@ func (m *runtimeMemory) Room() oncard.Room {
 }
 
 func (m *runtimeMemory) Random() io.Reader { return m.card.rand }
+func (m *runtimeMemory) Protocol() byte    { return m.card.state.profile.Protocol() }
 func (m *runtimeMemory) Extended() bool    { return m.card.state.profile.ExtendedLength }
 func (m *runtimeMemory) Contactless() bool { return m.card.state.profile.Contactless }

@@ -115,6 +115,11 @@ func hush(r iso7816.Response, quiet bool) iso7816.Response {
 // choose ends the running application session and begins one with e. When e
 // refuses, the Issuer Security Domain is selected.
 func (c *Card) choose(e *entry, cmd iso7816.Command) iso7816.Response {
+	l := c.at
+	if l.selected == e {
+		l.reselecting = e
+		defer func() { l.reselecting = nil }()
+	}
 	c.leave()
 	c.selectDomain(c.state.issuer())
 	if e.domain != nil {
@@ -126,7 +131,12 @@ func (c *Card) choose(e *entry, cmd iso7816.Command) iso7816.Response {
 		return refuse(err)
 	}
 	defer c.abortApplication()
-	r := i.app.Select(cmd)
+	var r iso7816.Response
+	if app, ok := i.app.(oncard.ChannelSelectable); ok && c.contextElsewhere(e) {
+		r = app.SelectShared(cmd, c.selectedElsewhere(e))
+	} else {
+		r = i.app.Select(cmd)
+	}
 	selected := r.SW == iso7816.OK || r.SW.Warning()
 	if s, ok := i.app.(oncard.Selective); ok {
 		selected = s.Selected()
@@ -141,13 +151,19 @@ func (c *Card) choose(e *entry, cmd iso7816.Command) iso7816.Response {
 }
 
 // leave ends the application session of what is selected. What is selected on
-// another logical channel too goes on there and isn't told.
+// another logical channel too goes on there, and is told only if it asked for
+// that.
 func (c *Card) leave() {
 	s := c.session
 	left := c.at.selected
-	if i := s.running[left]; i != nil && !c.selectedElsewhere(left) {
-		c.deselect(i)
-		i.deselected()
+	if i := s.running[left]; i != nil {
+		still := c.selectedElsewhere(left)
+		if app, ok := i.app.(oncard.ChannelSelectable); ok && c.contextElsewhere(left) {
+			c.deselect(func() { app.DeselectShared(still) })
+		} else if !still {
+			c.deselect(i.app.Deselect)
+			i.deselected()
+		}
 	}
 	for e, i := range s.running {
 		if !c.selectedElsewhere(e) {
@@ -156,9 +172,9 @@ func (c *Card) leave() {
 	}
 }
 
-// deselect tells the application. It has no say: what it throws changes
+// deselect tells an application. It has no say: what it throws changes
 // nothing, or a faulty application could keep the card for itself.
-func (c *Card) deselect(i *instance) {
+func (c *Card) deselect(tell func()) {
 	defer func() {
 		if e := recover(); e != nil {
 			if _, ok := e.(powerLoss); ok {
@@ -167,5 +183,5 @@ func (c *Card) deselect(i *instance) {
 		}
 		c.abortApplication()
 	}()
-	i.app.Deselect()
+	tell()
 }

@@ -268,7 +268,7 @@ func TestGlobalPIN(t *testing.T) {
 	in(instanceB, func(p oncard.CVM, _ oncard.Card) { hold("reset", p.Reset(), true) })
 	state("reset", true, false, false, false, 1)
 	in(instanceB, func(p oncard.CVM, _ oncard.Card) { hold("last", p.Verify([]byte("0"), oncard.CVMASCII), false) })
-	state("blocked", true, true, false, true, 0)
+	state("blocked", true, false, false, true, 0)
 	c.PowerOff()
 	c.PowerOn()
 	state("next session", true, false, false, true, 0)

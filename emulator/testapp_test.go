@@ -133,7 +133,7 @@ func (a *testApp) Deselect() {
 	panic("test application: deselected")
 }
 
-func (a *testApp) Uninstall() error {
+func (a *testApp) Uninstall(bool) error {
 	if a.flags&flagStay != 0 {
 		return errors.New("stays")
 	}

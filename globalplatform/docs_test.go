@@ -14,7 +14,7 @@ func TestDocumentedTests(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	directories := map[string]string{"globalplatform": ".", "scp": "scp", "capfile": "capfile", "iso7816": "../iso7816", "emulator": "../emulator", "provisioner": "../provisioner", "delegation": "../delegation"}
+	directories := map[string]string{"globalplatform": ".", "scp": "scp", "capfile": "capfile", "iso7816": "../iso7816", "emulator": "../emulator", "jcvm": "../emulator/jcvm", "provisioner": "../provisioner", "delegation": "../delegation"}
 	source := map[string]string{}
 	for name, dir := range directories {
 		files, err := filepath.Glob(filepath.Join(dir, "*_test.go"))

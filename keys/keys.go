@@ -19,6 +19,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/freearea/freearea/iso7816"
@@ -33,13 +34,14 @@ const (
 	IssuerSigning  Kind = "issuer-signing"  // Ed25519: signs what EF.ID holds
 	CounterSigning Kind = "counter-signing" // Ed25519: signs consent records
 	Ledger         Kind = "ledger"          // AES: keyed digests and tags
+	LedgerSigning  Kind = "ledger-signing"  // Ed25519: signs the ledger's checkpoints
 	Token          Kind = "token"           // AES or RSA: tokens of delegated management (GPCS C.4)
 	Receipt        Kind = "receipt"         // AES or RSA: receipts of delegated management (GPCS C.5)
 )
 
 // Kinds lists every kind.
 func Kinds() []Kind {
-	return []Kind{SecurityDomain, Read, IssuerSigning, CounterSigning, Ledger, Token, Receipt}
+	return []Kind{SecurityDomain, Read, IssuerSigning, CounterSigning, Ledger, LedgerSigning, Token, Receipt}
 }
 
 // Algorithms of stored keys, as Entry names them.
@@ -61,7 +63,7 @@ func (k Kind) Algorithms() []string {
 		return []string{AES128, AES192, AES256}
 	case Read:
 		return []string{AES128, AES256}
-	case IssuerSigning, CounterSigning:
+	case IssuerSigning, CounterSigning, LedgerSigning:
 		return []string{Ed25519}
 	case Ledger:
 		return []string{AES256, AES192, AES128}
@@ -70,6 +72,9 @@ func (k Kind) Algorithms() []string {
 	}
 	return nil
 }
+
+// Signs reports whether keys of the kind sign with Ed25519.
+func (k Kind) Signs() bool { return slices.Contains(k.Algorithms(), Ed25519) }
 
 // MaxVersion is the highest version of a key (GPCS 11.8.2.3: a key version
 // number is 01 to 7F).
@@ -164,7 +169,8 @@ type Store interface {
 	// [Diversify] from its AID and its 10 bytes of diversification data.
 	// [MethodNone] is refused with ErrDiversifier.
 	ReadKeys(ctx context.Context, ref Ref, method Method, instance iso7816.AID, data []byte) (Set, error)
-	// Sign signs with Ed25519. kind is IssuerSigning or CounterSigning, and
+	// Sign signs with Ed25519. kind is one that signs
+	// (IssuerSigning, CounterSigning, LedgerSigning), and
 	// must be the key's.
 	Sign(ctx context.Context, ref Ref, kind Kind, message []byte) ([]byte, error)
 	// PublicKey returns the public half. A retired key answers too when its

@@ -3,11 +3,13 @@ package ledger
 import (
 	"context"
 	"database/sql"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"time"
 
 	"github.com/freearea/freearea/iso7816"
+	"github.com/freearea/freearea/staff"
 )
 
 // Append adds events, all or none, and returns the number of the last. They
@@ -18,8 +20,8 @@ func (l *Ledger) Append(ctx context.Context, events ...Event) (seq int64, err er
 	if len(events) == 0 {
 		return 0, fmt.Errorf("%s: %w: none given", l.path, ErrInvalid)
 	}
-	err = l.write(ctx, func(conn *sql.Conn) error {
-		seq, err = l.add(ctx, conn, events...)
+	err = l.write(ctx, func(q *cached) error {
+		seq, err = l.add(ctx, q, events...)
 		return err
 	})
 	if err != nil {
@@ -28,48 +30,151 @@ func (l *Ledger) Append(ctx context.Context, events ...Event) (seq int64, err er
 	return seq, nil
 }
 
-// add writes events within a transaction.
-func (l *Ledger) add(ctx context.Context, conn *sql.Conn, events ...Event) (seq int64, err error) {
+// add writes events within a transaction, and the checkpoint after them.
+func (l *Ledger) add(ctx context.Context, q *cached, events ...Event) (seq int64, err error) {
 	// Another process may have brought the file to a newer schema since it
 	// was opened.
 	var version int
-	if err := conn.QueryRowContext(ctx, "PRAGMA user_version").Scan(&version); err != nil {
+	if err := q.QueryRowContext(ctx, "PRAGMA user_version").Scan(&version); err != nil {
 		return 0, err
 	}
 	if version != schemaVersion {
 		return 0, newer(version)
 	}
-	if err := conn.QueryRowContext(ctx, "SELECT coalesce(max(seq), 0) FROM events").Scan(&seq); err != nil {
+	if l.operator == nil {
+		return 0, ErrNoOperator
+	}
+	t, err := end(ctx, q)
+	if err != nil {
 		return 0, err
 	}
-	now := l.clock().UTC().Truncate(time.Millisecond)
+	// A clock that was put back does not put the events out of order.
+	if now := l.clock().UTC().Truncate(time.Millisecond); now.After(t.time) {
+		t.time = now
+	}
 	for _, e := range events {
-		seq++
-		e.Seq, e.Time = seq, now
-		if err := e.check(); err != nil {
-			return 0, fmt.Errorf("%w: %w", ErrInvalid, err)
-		}
-		record, err := e.encode()
-		if err != nil {
-			return 0, fmt.Errorf("%w: %w", ErrInvalid, err)
-		}
-		// What is held against the other events is what will be read: Go types
-		// allow values that have no encoding of their own, and pointers.
-		if e, err = decode(record); err != nil {
-			return 0, fmt.Errorf("%w: %w", ErrInvalid, err)
-		}
-		if err := admit(ctx, conn, e.Data); err != nil {
-			return 0, err
-		}
-		err = exec(ctx, conn, "INSERT INTO events (seq, record) VALUES (?, ?)", e.Seq, string(record))
-		if unique(err) {
-			return 0, twice(e.Data)
-		}
-		if err != nil {
+		if err := l.addOne(ctx, t, e); err != nil {
 			return 0, err
 		}
 	}
-	return seq, nil
+	return t.seq, t.sign(ctx, l.log)
+}
+
+func (l *Ledger) addOne(ctx context.Context, t *tail, e Event) error {
+	if e.Data == nil {
+		return fmt.Errorf("%w: no data", ErrInvalid)
+	}
+	t.seq++
+	e.Seq, e.Time = t.seq, t.time
+	if err := l.sign(&e); err != nil {
+		return err
+	}
+	if err := e.digestIDs(func(id string) (string, error) { return l.digestID(ctx, serviceOf(e.Data), id) }); err != nil {
+		return err
+	}
+	if err := e.check(); err != nil {
+		return fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	values, err := e.seal(l.rand)
+	if err != nil {
+		return err
+	}
+	record, err := l.record(t.ledger, e)
+	if err != nil {
+		return err
+	}
+	// What is held against the other events is what will be read: Go types
+	// allow values that have no encoding of their own, and pointers.
+	e, _, err = decode(record)
+	if err == nil {
+		err = e.unseal(values)
+	}
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	if err := t.roster.admit(e); err != nil {
+		return err
+	}
+	if err := admit(ctx, t, e.Data); err != nil {
+		return err
+	}
+	err = t.exec(ctx, "INSERT INTO events (seq, record) VALUES (?, ?)", e.Seq, string(record))
+	if unique(err) {
+		return twice(e.Data)
+	}
+	for _, v := range values {
+		if err == nil {
+			err = t.exec(ctx, "INSERT INTO private (seq, member, salt, value) VALUES (?, ?, ?, ?)", e.Seq, v.Member, v.Salt, v.Value)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	if err := t.roster.apply(e); err != nil {
+		return err
+	}
+	// Another key under the same id would make events that nobody can verify.
+	for _, s := range []Signer{l.operator, l.second} {
+		if s == nil || s == l.second && e.Second == "" {
+			continue
+		}
+		if o := t.roster[s.Operator()]; o == nil || !s.Public().Equal(o.Key) {
+			return fmt.Errorf("%w: %s has another key", ErrOperator, s.Operator())
+		}
+	}
+	return t.grow(ctx, record)
+}
+
+// sign says in whose names the event is.
+func (l *Ledger) sign(e *Event) error {
+	if id := l.operator.Operator(); e.Actor.Operator != "" && e.Actor.Operator != id {
+		return fmt.Errorf("%w: the event is in the name of %s, and %s has signed in", ErrInvalid, e.Actor.Operator, id)
+	}
+	e.Actor.Operator, e.Second = l.operator.Operator(), ""
+	if l.second != nil && len(staff.RuleOf(actionOf(e.Data)).Second) > 0 && e.Seq > 1 {
+		e.Second = l.second.Operator()
+	}
+	return nil
+}
+
+// record encodes and signs a sealed event.
+func (l *Ledger) record(ledger string, e Event) ([]byte, error) {
+	body, err := e.body()
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	message := signed(ledger, body)
+	if e.seals.Signature, err = l.operator.Sign(message); err != nil {
+		return nil, fmt.Errorf("signature of %s: %w", e.Actor.Operator, err)
+	}
+	if e.Second != "" {
+		if e.seals.Countersignature, err = l.second.Sign(message); err != nil {
+			return nil, fmt.Errorf("signature of %s: %w", e.Second, err)
+		}
+	}
+	return e.seals.close(body)
+}
+
+// digestID is the keyed digest of a service's ID. It stays when the ID is
+// erased, so that the ID is not given out again.
+func (l *Ledger) digestID(ctx context.Context, service, id string) (string, error) {
+	if l.digest == nil {
+		return "", ErrNoDigest
+	}
+	d, err := l.digest(ctx, []byte("freearea id 1\x00"+service+"\x00"+id))
+	return hex.EncodeToString(d[:]), err
+}
+
+func serviceOf(d Data) string {
+	switch d := d.(type) {
+	case IDReserved:
+		return d.Service
+	case IDReassigned:
+		return d.Service
+	case Issued:
+		return d.Service
+	}
+	return ""
 }
 
 // twice is the error for what the indexes of the schema allow once.
@@ -87,6 +192,10 @@ func twice(data Data) error {
 		return fmt.Errorf("end of run %s %w", d.Run, ErrExists)
 	case IDReserved:
 		return taken(d.Service, d.ID)
+	case OperatorAdded:
+		return fmt.Errorf("operator %s %w", d.Operator, ErrExists)
+	case OperatorWithdrawn:
+		return fmt.Errorf("withdrawal of operator %s %w", d.Operator, ErrExists)
 	}
 	return fmt.Errorf("%s %w", data.Kind(), ErrExists)
 }
@@ -141,7 +250,7 @@ func admit(ctx context.Context, q querier, data Data) error {
 		if err := mayHaveID(ctx, q, d.Service, d.Consent); err != nil {
 			return err
 		}
-		if ok, err := mayPass(ctx, q, d.Service, d.ID, d.Consent); err != nil {
+		if ok, err := mayPass(ctx, q, d.Service, d.IDDigest, d.Consent); err != nil {
 			return err
 		} else if !ok {
 			return taken(d.Service, d.ID)
@@ -154,7 +263,7 @@ func admit(ctx context.Context, q querier, data Data) error {
 		if c.card != d.Card {
 			return fmt.Errorf("%w: consent %s is not bound to this card", ErrOrder, d.Consent)
 		}
-		owner, err := idOwner(ctx, q, d.Service, d.ID)
+		owner, err := idOwner(ctx, q, d.Service, d.IDDigest)
 		if err != nil {
 			return err
 		}
@@ -224,21 +333,21 @@ func mayHaveID(ctx context.Context, q querier, service, consent string) error {
 
 // mayPass tells whether an ID can pass from the consent that has it to
 // another: both are bound to one card, and no card holds the ID now.
-func mayPass(ctx context.Context, q querier, service, id, to string) (ok bool, err error) {
+func mayPass(ctx context.Context, q querier, service, digest, to string) (ok bool, err error) {
 	err = q.QueryRowContext(ctx, `SELECT EXISTS (
 		SELECT 1 FROM ids
 		JOIN consents old ON old.consent = ids.consent
 		JOIN consents new ON new.consent = ? AND new.card = old.card
-		WHERE ids.service = ? AND ids.id = ?
+		WHERE ids.service = ? AND ids.id_digest = ?
 	) AND NOT EXISTS (
-		SELECT 1 FROM issues WHERE service = ? AND id = ? AND ended IS NULL
-	)`, to, service, id, service, id).Scan(&ok)
+		SELECT 1 FROM issues WHERE service = ? AND id_digest = ? AND ended IS NULL
+	)`, to, service, digest, service, digest).Scan(&ok)
 	return ok, err
 }
 
 // idOwner returns the consent that has an ID, "" when it is free.
-func idOwner(ctx context.Context, q querier, service, id string) (consent string, err error) {
-	err = q.QueryRowContext(ctx, "SELECT consent FROM ids WHERE service = ? AND id = ?", service, id).Scan(&consent)
+func idOwner(ctx context.Context, q querier, service, digest string) (consent string, err error) {
+	err = q.QueryRowContext(ctx, "SELECT consent FROM ids WHERE service = ? AND id_digest = ?", service, digest).Scan(&consent)
 	if errors.Is(err, sql.ErrNoRows) {
 		err = nil
 	}
@@ -286,7 +395,7 @@ func (l *Ledger) ReserveID(ctx context.Context, r Reservation) (id string, again
 	if (r.ID == "") == (r.Draw == nil) {
 		return "", false, fmt.Errorf("%s: %w: a reservation has an ID or draws one", l.path, ErrInvalid)
 	}
-	err = l.write(ctx, func(conn *sql.Conn) error {
+	err = l.write(ctx, func(conn *cached) error {
 		if err := mayHaveID(ctx, conn, r.Service, r.Consent); err != nil {
 			return err
 		}
@@ -307,8 +416,12 @@ func (l *Ledger) ReserveID(ctx context.Context, r Reservation) (id string, again
 	return id, again, nil
 }
 
-func (l *Ledger) reserveGiven(ctx context.Context, conn *sql.Conn, r Reservation) (again bool, err error) {
-	owner, err := idOwner(ctx, conn, r.Service, r.ID)
+func (l *Ledger) reserveGiven(ctx context.Context, conn *cached, r Reservation) (again bool, err error) {
+	digest, err := l.digestID(ctx, r.Service, r.ID)
+	if err != nil {
+		return false, err
+	}
+	owner, err := idOwner(ctx, conn, r.Service, digest)
 	if err != nil || owner == r.Consent {
 		return owner == r.Consent, err
 	}
@@ -320,7 +433,7 @@ func (l *Ledger) reserveGiven(ctx context.Context, conn *sql.Conn, r Reservation
 	return false, err
 }
 
-func (l *Ledger) reserveDrawn(ctx context.Context, conn *sql.Conn, r Reservation) (string, error) {
+func (l *Ledger) reserveDrawn(ctx context.Context, conn *cached, r Reservation) (string, error) {
 	number, err := nextSequence(ctx, conn, r.Service)
 	if err != nil {
 		return "", err
@@ -330,7 +443,11 @@ func (l *Ledger) reserveDrawn(ctx context.Context, conn *sql.Conn, r Reservation
 		if err != nil {
 			return "", fmt.Errorf("draw an ID of %s: %w", r.Service, err)
 		}
-		owner, err := idOwner(ctx, conn, r.Service, id)
+		digest, err := l.digestID(ctx, r.Service, id)
+		if err != nil {
+			return "", err
+		}
+		owner, err := idOwner(ctx, conn, r.Service, digest)
 		if err != nil {
 			return "", err
 		}

@@ -4,11 +4,11 @@
 // ever changed or deleted, and every state that it answers for is a view over
 // the events.
 //
-//	l, err := ledger.Open(ctx, "ledger.db", ledger.Options{Create: true})
+//	l, err := ledger.Open(ctx, "ledger.db", ledger.Options{Operator: key, Log: signer, Digest: digest})
 //	if err != nil { … }
 //	defer l.Close()
 //	_, err = l.Append(ctx, ledger.Event{
-//		Actor:  ledger.Actor{Operator: "op-7", Counter: "window-2"},
+//		Actor:  ledger.Actor{Counter: "window-2"},
 //		Reason: "application at the counter",
 //		Data:   ledger.CardBound{Consent: id, Card: card},
 //	})
@@ -16,11 +16,37 @@
 // Several processes may use one ledger at a time. An event that Append has
 // answered for survives a crash of the program and of the machine.
 //
+// # Who did it
+//
+// Every event is signed by an operator, whose id, role and key an earlier
+// event has added ([OperatorAdded]). What a role may do stands in package
+// staff; it is enforced when an event is appended, and again by
+// [Ledger.Verify].
+//
+// # The log
+//
+// The records are the leaves of a Merkle tree (RFC 6962, in the form of
+// golang.org/x/mod/sumdb/tlog). Its hashes are stored, so that an append and a
+// proof take O(log n). Every append writes, in the same transaction, a
+// checkpoint: number of events, hash of the tree and id of the ledger, signed
+// with Options.Log (golang.org/x/mod/sumdb/note). There is never an event that
+// no checkpoint covers. Whoever can write the file and has no keys can put back
+// an older state of it, and nothing else that Verify does not find; that, a
+// checkpoint kept elsewhere shows ([Ledger.Since]).
+//
+// Opening checks the end of the log in O(log n), Verify everything.
+//
 // # What is in it, and what never is
 //
 // A card is named by a [CardRef], a keyed digest of its CIN, never by the CIN.
 // Of the holder there is the ID that the service's manifest declares and
 // nothing else. PINs, keys and the contents of items have no field.
+//
+// IDs, signed consents, reasons, texts of errors and evidence are erasable:
+// they stand in a table beside the events, and the record commits to each with
+// SHA-256(salt ‖ value), the salt being 16 random bytes. [Ledger.Erase] erases
+// value and salt, and with the salt all that the commitment could tell. Of an
+// ID a keyed digest stays in the record, so that it is not given out again.
 //
 // # Encoding of an event
 //
@@ -28,17 +54,27 @@
 // bytes that were written, never encoded again. Its members stand in this
 // order, without white space between tokens:
 //
-//	v         1, the version of this encoding
-//	seq       number of the event: 1 for the first, then without gaps
-//	time      UTC, always "2006-01-02T15:04:05.000Z" in form
-//	kind      kind of the event, see [Kind]
-//	operator  who did it
-//	counter   where
-//	reason    why, in the operator's words or the program's
-//	data      object, with the members of the kind's type in the order declared
+//	v                 2, the version of this encoding
+//	seq               number of the event: 1 for the first, then without gaps
+//	time              UTC, always "2006-01-02T15:04:05.000Z" in form; never before
+//	                  the event before, also where the clock was put back
+//	kind              kind of the event, see [Kind]
+//	operator          who did it
+//	second            who did it with him; left out where one was enough
+//	counter           where
+//	reason            commitment to why, in the operator's words or the program's
+//	data              object, with the members of the kind's type in the order declared
+//	signature         operator's, Ed25519
+//	countersignature  the second's; left out with second
+//
+// The signatures are over "freearea ledger event 2", a line feed, the ledger's
+// id (32 hexadecimal digits), a line feed, and the record without signature
+// and countersignature.
 //
 // Members are always present, except those that say omitempty, which are left
-// out when empty or 0. Strings are UTF-8; the only escapes are \" and \\, \b,
+// out when empty or 0. A commitment stands in the place of the value: 64
+// hexadecimal digits for a string, 32 bytes for bytes; an empty value stays
+// empty. Strings are UTF-8; the only escapes are \" and \\, \b,
 // \f, \n, \r and \t, \u00xx (lower-case digits) for other characters below
 // U+0020, and \u2028 and \u2029 for those two characters. Numbers are decimal
 // integers. Bytes are base64 with padding (RFC 4648, section 4), digests

@@ -13,20 +13,27 @@ type CardRef string
 
 // Actor is who did something, and where.
 type Actor struct {
-	Operator string // operator's id
+	// Operator is the id of the operator who signed. In an event that is
+	// appended it may be empty; otherwise it must be Options.Operator's.
+	Operator string
 	Counter  string // id of the counter, terminal or program
 }
 
-// Event is one thing that happened. Seq and Time are given by the ledger when
-// it is appended.
+// Event is one thing that happened. Seq, Time, Second and Erased are given by
+// the ledger when it is appended or read.
 type Event struct {
 	Seq    int64     // 1 for the ledger's first event, then without gaps
-	Time   time.Time // UTC, to the millisecond
+	Time   time.Time // UTC, to the millisecond; never before that of the event before
 	Actor  Actor
-	Reason string // 0 to 1,000 bytes
+	Second string // id of the other operator, where two acted together
+	Reason string // 0 to 1,000 bytes; erasable
 	Data   Data
+	// Erased names the members whose values are erased, as the record calls
+	// them. They are empty.
+	Erased []string
 
 	record []byte
+	seals  seals
 }
 
 // Record returns the event's canonical bytes as the ledger holds them (see
@@ -36,6 +43,10 @@ func (e Event) Record() []byte { return append([]byte(nil), e.record...) }
 // Data is what happened: one of this package's event types, such as [Issued].
 // Names and ids in it are UTF-8 of 1 to 64 bytes without control characters,
 // unless the field says otherwise.
+//
+// Fields with the tag private are erasable: the record has a commitment in
+// their place. They are strings or byte slices. The value of the tag, if there
+// is one, names a field of the same type that gets the ID's keyed digest.
 type Data interface {
 	// Kind names the type.
 	Kind() Kind
@@ -61,6 +72,10 @@ const (
 	KindWithdrawn               Kind = "withdrawn"
 	KindAuthenticationFailed    Kind = "authentication-failed"
 	KindAuthenticationSucceeded Kind = "authentication-succeeded"
+	KindOperatorAdded           Kind = "operator-added"
+	KindOperatorWithdrawn       Kind = "operator-withdrawn"
+	KindKeysExchanged           Kind = "keys-exchanged"
+	KindValuesErased            Kind = "values-erased"
 )
 
 // ConsentRecorded: a holder consented. A consent is recorded once; a second
@@ -76,13 +91,13 @@ type ConsentRecorded struct {
 	Until time.Time `json:"until"`
 	// Signed is the signed consent record itself, 1 to 32,768 bytes. The ledger
 	// keeps it as it is and does not look into it.
-	Signed []byte `json:"signed"`
+	Signed []byte `json:"signed" private:""`
 }
 
 // ConsentWithdrawn: the holder withdrew the consent. It can be withdrawn once.
 type ConsentWithdrawn struct {
 	Consent string `json:"consent"`
-	Signed  []byte `json:"signed,omitempty"` // signed record of the withdrawal, 32,768 bytes at most
+	Signed  []byte `json:"signed,omitempty" private:""` // signed record of the withdrawal, 32,768 bytes at most
 }
 
 // CardBound: the consent's holder presented this card. A consent is bound to
@@ -108,7 +123,7 @@ type RunStarted struct {
 type RunFinished struct {
 	Run     string  `json:"run"`
 	Outcome Outcome `json:"outcome"`
-	Error   string  `json:"error,omitempty"` // code or short text, 500 bytes at most, without secrets
+	Error   string  `json:"error,omitempty" private:""` // code or short text, 500 bytes at most, without secrets
 }
 
 // Outcome says how a run ended.
@@ -132,14 +147,14 @@ type StepIntended struct {
 type StepDone struct {
 	Run      string `json:"run"`
 	Step     int    `json:"step"`
-	Evidence []byte `json:"evidence,omitempty"` // 1,024 bytes at most, never secrets
+	Evidence []byte `json:"evidence,omitempty" private:""` // 1,024 bytes at most, never secrets
 }
 
 // StepFailed: the step was refused, or what it did is unknown.
 type StepFailed struct {
 	Run    string `json:"run"`
 	Step   int    `json:"step"`
-	Error  string `json:"error"`            // code or short text, 500 bytes at most, without secrets
+	Error  string `json:"error" private:""` // code or short text, 500 bytes at most, without secrets
 	Status string `json:"status,omitempty"` // status word, 4 hexadecimal digits, where the card gave one
 }
 
@@ -148,21 +163,23 @@ type StepFailed struct {
 // earlier reservation again.
 type IDReserved struct {
 	Service string `json:"service"`
-	ID      string `json:"id"` // 1 to 64 bytes, as the service's manifest declares it
+	ID      string `json:"id" private:"IDDigest"` // 1 to 64 bytes, as the service's manifest declares it
 	Consent string `json:"consent"`
 	Run     string `json:"run,omitempty"`
 	// Sequence is the number of the draw for IDs that the ledger counted, from
 	// 1; 0 for one that was given.
 	Sequence uint64 `json:"sequence,omitempty"`
+	IDDigest string `json:"id_digest"` // keyed digest of service and ID, given by the ledger
 }
 
 // IDReassigned: an ID that the card's holder had by an earlier, ended issue
 // on the same card belongs to a new consent. See [Ledger.ReserveID].
 type IDReassigned struct {
-	Service string `json:"service"`
-	ID      string `json:"id"`
-	Consent string `json:"consent"` // the new one
-	Run     string `json:"run,omitempty"`
+	Service  string `json:"service"`
+	ID       string `json:"id" private:"IDDigest"`
+	Consent  string `json:"consent"` // the new one
+	Run      string `json:"run,omitempty"`
+	IDDigest string `json:"id_digest"` // as in IDReserved
 }
 
 // Issued: the card holds this now. The ID must be reserved for the consent,
@@ -173,11 +190,12 @@ type Issued struct {
 	Consent     string      `json:"consent"`
 	Run         string      `json:"run"`
 	Instance    iso7816.AID `json:"instance"`
-	ID          string      `json:"id"`
+	ID          string      `json:"id" private:"IDDigest"`
 	IssueNumber uint16      `json:"issue_number"` // from 1, rising per service and card
 	Expiry      string      `json:"expiry"`       // date, "2030-03-31"; empty without one
 	Tag         string      `json:"tag"`          // of the content, 32 hexadecimal digits
 	KeyVersion  byte        `json:"key_version"`  // newest read key version on the card, 0 without read keys
+	IDDigest    string      `json:"id_digest"`    // as in IDReserved
 }
 
 // Withdrawn: the service's information was erased from the card.

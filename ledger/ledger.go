@@ -5,8 +5,10 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"io"
 	"time"
 
+	"golang.org/x/mod/sumdb/note"
 	"modernc.org/sqlite"
 	sqlite3 "modernc.org/sqlite/lib"
 )
@@ -26,6 +28,9 @@ var (
 	ErrWithdrawn = errors.New("consent is withdrawn")                  // and nothing new may rest on it
 	ErrAIDTaken  = errors.New("AID belongs to another service")        // that ran or issued with it
 	ErrOrder     = errors.New("event does not follow from the ledger") // e.g. an ID issued that was not reserved
+	ErrNoDigest  = errors.New("no key for the digests of IDs")         // Options.Digest
+	ErrOlder     = errors.New("ledger is of an older version")         // that this program can't bring up to date
+	ErrFull      = errors.New("no room left on the ledger's disk")     // nothing was recorded
 )
 
 // Options of a ledger. The zero value opens an existing one for reading and
@@ -39,17 +44,39 @@ type Options struct {
 	Create bool
 	// ReadOnly refuses to append.
 	ReadOnly bool
+	// Operator signs what is appended, Log the checkpoint after it. Without them
+	// nothing can be appended.
+	Operator Signer
+	Log      note.Signer
+	// Second is the other operator, for what two do together (staff.Rules).
+	Second Signer
+	// Digest is the keyed digest (keys.Store.Digest) that IDs are found by once
+	// they are erased. Without it no ID can be reserved or issued. It is called
+	// while other processes wait.
+	Digest func(ctx context.Context, message []byte) ([16]byte, error)
+	// Known verifies the checkpoint when the ledger is opened; nil leaves its
+	// signature to [Ledger.Verify].
+	Known note.Verifiers
+	// Rand gives salts; nil is crypto/rand.
+	Rand io.Reader
 	// Wait is how long to wait for another process; 0 is 10 seconds.
 	Wait time.Duration
 }
 
 // Ledger is an open ledger. Its methods can be called from several goroutines.
 type Ledger struct {
-	path   string
-	db     *sql.DB
-	clock  func() time.Time
-	wait   time.Duration
-	ro     bool
+	path  string
+	db    *sql.DB
+	clock func() time.Time
+	wait  time.Duration
+	ro    bool
+
+	operator, second Signer
+	log              note.Signer
+	digest           func(context.Context, []byte) ([16]byte, error)
+	known            note.Verifiers
+	rand             io.Reader
+
 	writer chan struct{} // holds one token: goroutines queue here, processes at SQLite's lock
 }
 
@@ -74,6 +101,8 @@ func (l *Ledger) fail(err error) error {
 		return fmt.Errorf("%s: %w", l.path, ErrReadOnly)
 	case sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED:
 		return fmt.Errorf("%s: %w", l.path, ErrBusy)
+	case sqlite3.SQLITE_FULL:
+		return fmt.Errorf("%s: %w: %w", l.path, ErrFull, err)
 	case sqlite3.SQLITE_IOERR:
 		if e.Code() == sqlite3.SQLITE_IOERR_SHORT_READ {
 			return fmt.Errorf("%s: %w: %w", l.path, ErrDamaged, err)
@@ -118,7 +147,7 @@ type querier interface {
 
 // write runs f in a transaction that holds the ledger's only write lock, and
 // commits to the disk.
-func (l *Ledger) write(ctx context.Context, f func(*sql.Conn) error) error {
+func (l *Ledger) write(ctx context.Context, f func(*cached) error) error {
 	if l.ro {
 		return fmt.Errorf("%s: %w", l.path, ErrReadOnly)
 	}
@@ -136,7 +165,8 @@ func (l *Ledger) write(ctx context.Context, f func(*sql.Conn) error) error {
 	if err := l.patiently(ctx, func() error { return exec(ctx, conn, "BEGIN IMMEDIATE") }); err != nil {
 		return l.fail(err)
 	}
-	if err = f(conn); err == nil {
+	q := &cached{conn: conn, statements: map[string]*sql.Stmt{}}
+	if err = errors.Join(f(q), q.close()); err == nil {
 		// A commit is not interrupted: nobody could tell what it had done.
 		err = exec(context.WithoutCancel(ctx), conn, "COMMIT")
 	}
@@ -147,6 +177,58 @@ func (l *Ledger) write(ctx context.Context, f func(*sql.Conn) error) error {
 		return l.fail(err)
 	}
 	return nil
+}
+
+// cached is a connection that prepares each statement once.
+type cached struct {
+	conn       *sql.Conn
+	statements map[string]*sql.Stmt
+}
+
+func (c *cached) prepare(ctx context.Context, query string) (*sql.Stmt, error) {
+	s := c.statements[query]
+	if s == nil {
+		var err error
+		if s, err = c.conn.PrepareContext(ctx, query); err != nil {
+			return nil, err
+		}
+		c.statements[query] = s
+	}
+	return s, nil
+}
+
+// QueryRowContext prepares and asks. What can't be prepared fails again in the
+// connection, which has a way to say so.
+func (c *cached) QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row {
+	s, err := c.prepare(ctx, query)
+	if err != nil {
+		return c.conn.QueryRowContext(ctx, query, args...)
+	}
+	return s.QueryRowContext(ctx, args...)
+}
+
+func (c *cached) QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
+	s, err := c.prepare(ctx, query)
+	if err != nil {
+		return nil, err
+	}
+	return s.QueryContext(ctx, args...)
+}
+
+func (c *cached) exec(ctx context.Context, statement string, args ...any) error {
+	s, err := c.prepare(ctx, statement)
+	if err != nil {
+		return err
+	}
+	_, err = s.ExecContext(ctx, args...)
+	return err
+}
+
+func (c *cached) close() (err error) {
+	for _, s := range c.statements {
+		err = errors.Join(err, s.Close())
+	}
+	return err
 }
 
 func exec(ctx context.Context, conn *sql.Conn, statement string, args ...any) error {

@@ -2,15 +2,19 @@ package ledger
 
 import (
 	"context"
+	"crypto/rand"
 	"database/sql"
 	"embed"
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"modernc.org/sqlite"
@@ -19,18 +23,31 @@ import (
 // applicationID marks the file as a ledger in SQLite's header: "FrAL".
 const applicationID = 0x4672414C
 
-// schemaVersion is the newest schema; schema/N.sql leads from version N-1 to N.
-const schemaVersion = 1
+// schemaVersion is the newest schema; schema/N.sql leads from version N-1 to
+// N, and schema/2.sql from an empty file: events of version 1 were not signed,
+// and no release wrote them.
+const (
+	schemaVersion = 2
+	firstSchema   = 2
+)
 
 //go:embed schema/*.sql
 var schema embed.FS
 
 // Open opens the ledger in a file, brings an older schema up to date, and
-// checks the file: SQLite's quick check, the schema with its guards, numbers
-// without gaps. The error wraps [ErrNotLedger], [ErrDamaged] or [ErrNewer]
-// where the content is at fault, and names the file. A new file has mode 0600.
+// checks what can be checked without reading it all: that it is whole in
+// SQLite's eyes, the schema with its guards, and that its end is the one the
+// checkpoint is of. [Ledger.Verify] checks the rest. The error wraps
+// [ErrNotLedger], [ErrDamaged], [ErrOlder] or [ErrNewer] where the content is
+// at fault, and names the file. A new file has mode 0600.
 func Open(ctx context.Context, path string, o Options) (*Ledger, error) {
-	l := &Ledger{path: path, clock: o.Clock, wait: o.Wait, ro: o.ReadOnly, writer: make(chan struct{}, 1)}
+	l := &Ledger{
+		path: path, clock: o.Clock, wait: o.Wait, ro: o.ReadOnly, writer: make(chan struct{}, 1),
+		operator: o.Operator, second: o.Second, log: o.Log, digest: o.Digest, known: o.Known, rand: o.Rand,
+	}
+	if l.rand == nil {
+		l.rand = rand.Reader
+	}
 	if l.clock == nil {
 		l.clock = time.Now
 	}
@@ -65,7 +82,7 @@ func Open(ctx context.Context, path string, o Options) (*Ledger, error) {
 	if err == nil && !l.ro {
 		// Can it be written? SQLite opens a file that it can't write for
 		// reading, and says so late.
-		err = l.write(ctx, func(*sql.Conn) error { return nil })
+		err = l.write(ctx, func(*cached) error { return nil })
 	} else {
 		err = l.fail(err)
 	}
@@ -92,7 +109,7 @@ func database(path, mode string) (*sql.DB, error) {
 		"_defensive": {"1"},
 		"_dqs":       {"0"},
 		"_pragma": {
-			"busy_timeout(100)", "synchronous(FULL)", "foreign_keys(ON)", "trusted_schema(OFF)",
+			"busy_timeout(100)", "synchronous(FULL)", "secure_delete(ON)", "foreign_keys(ON)", "trusted_schema(OFF)",
 		},
 	}
 	connector, err := sqlite.NewConnector((&url.URL{Scheme: "file", Path: slashed, RawQuery: q.Encode()}).String())
@@ -124,22 +141,38 @@ func (l *Ledger) create(ctx context.Context) error {
 	}
 	err = migrate(ctx, db, schemaVersion)
 	if err == nil {
+		id := make([]byte, 16)
+		if _, err = io.ReadFull(l.rand, id); err == nil {
+			_, err = db.ExecContext(ctx, "INSERT INTO log (only, id, checkpoint) VALUES (1, ?, '')", hex.EncodeToString(id))
+		}
+	}
+	if err == nil {
 		_, err = db.ExecContext(ctx, "PRAGMA journal_mode = WAL")
 	}
 	if err := errors.Join(err, db.Close()); err != nil {
 		return err
 	}
-	if err := os.Link(temp, l.path); errors.Is(err, fs.ErrExist) {
-		return nil // another process was faster
-	} else if err != nil { // a file system without hard links
-		if _, err := os.Lstat(l.path); err == nil {
-			return nil
+	if err := place(temp, l.path); !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	return nil // another process was faster
+}
+
+// place gives a whole file its name, unless there is one of that name.
+func place(temp, path string) error {
+	err := os.Link(temp, path)
+	if errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	if err != nil { // a file system without hard links
+		if _, err := os.Lstat(path); err == nil {
+			return &fs.PathError{Op: "create", Path: path, Err: fs.ErrExist}
 		}
-		if err := os.Rename(temp, l.path); err != nil {
+		if err := os.Rename(temp, path); err != nil {
 			return err
 		}
 	}
-	return syncDir(dir)
+	return syncDir(filepath.Dir(path))
 }
 
 // syncDir brings the new name to the disk. Windows can't, and needs not.
@@ -171,7 +204,7 @@ func migrate(ctx context.Context, db *sql.DB, to int) error {
 		if err := conn.QueryRowContext(ctx, "PRAGMA user_version").Scan(&version); err != nil {
 			return err
 		}
-		for v := version + 1; v <= to; v++ {
+		for v := max(version+1, firstSchema); v <= to; v++ {
 			statements, err := schema.ReadFile(fmt.Sprintf("schema/%d.sql", v))
 			if err != nil {
 				return err
@@ -205,6 +238,8 @@ func (l *Ledger) examine(ctx context.Context) error {
 		return newer(version)
 	case version < 1:
 		return fmt.Errorf("%w: schema version %d", ErrDamaged, version)
+	case version < firstSchema:
+		return fmt.Errorf("%w: schema version %d, whose events are not signed", ErrOlder, version)
 	case version < schemaVersion && !l.ro:
 		if err := migrate(ctx, l.db, schemaVersion); err != nil {
 			return err
@@ -215,15 +250,8 @@ func (l *Ledger) examine(ctx context.Context) error {
 	if err := compareSchema(ctx, l.db); err != nil {
 		return err
 	}
-	if err := pragmaCheck(ctx, l.db, "quick_check"); err != nil {
+	if err := examineLog(ctx, l.db, l.known); err != nil {
 		return err
-	}
-	var count, last int64
-	if err := l.db.QueryRowContext(ctx, "SELECT count(*), coalesce(max(seq), 0) FROM events").Scan(&count, &last); err != nil {
-		return err
-	}
-	if count != last {
-		return fmt.Errorf("%w: %d events, the last has the number %d", ErrDamaged, count, last)
 	}
 	if l.ro {
 		return nil
@@ -239,16 +267,7 @@ func newer(version int) error {
 // compareSchema compares tables, indexes, triggers and views with those of a
 // fresh ledger: without its guards a ledger is none.
 func compareSchema(ctx context.Context, db *sql.DB) error {
-	fresh, err := sql.Open("sqlite", ":memory:")
-	if err != nil {
-		return err
-	}
-	defer fresh.Close()
-	fresh.SetMaxOpenConns(1) // each connection has a memory of its own
-	if err := migrate(ctx, fresh, schemaVersion); err != nil {
-		return err
-	}
-	want, err := objects(ctx, fresh)
+	want, err := ourSchema()
 	if err != nil {
 		return err
 	}
@@ -271,6 +290,21 @@ func compareSchema(ctx context.Context, db *sql.DB) error {
 	}
 	return nil
 }
+
+// ourSchema is the schema of a fresh ledger.
+var ourSchema = sync.OnceValues(func() (map[string]string, error) {
+	ctx := context.Background()
+	fresh, err := sql.Open("sqlite", ":memory:")
+	if err != nil {
+		return nil, err
+	}
+	defer fresh.Close()
+	fresh.SetMaxOpenConns(1) // each connection has a memory of its own
+	if err := migrate(ctx, fresh, schemaVersion); err != nil {
+		return nil, err
+	}
+	return objects(ctx, fresh)
+})
 
 // objects returns the statements of a schema by "type name". Statistics that
 // ANALYZE leaves behind are not part of it.
@@ -299,23 +333,6 @@ func pragmaCheck(ctx context.Context, db *sql.DB, pragma string) error {
 	}
 	if result != "ok" {
 		return fmt.Errorf("%w: %s", ErrDamaged, strings.ReplaceAll(result, "\n", "; "))
-	}
-	return nil
-}
-
-// Check reads the whole ledger: SQLite's integrity check, every record in its
-// one encoding and its one place. What it finds wraps [ErrDamaged].
-func (l *Ledger) Check(ctx context.Context) error {
-	if err := l.patiently(ctx, func() error { return l.examine(ctx) }); err != nil {
-		return l.fail(err)
-	}
-	if err := l.patiently(ctx, func() error { return pragmaCheck(ctx, l.db, "integrity_check") }); err != nil {
-		return l.fail(err)
-	}
-	for _, err := range l.Events(ctx, Filter{}) {
-		if err != nil {
-			return err
-		}
 	}
 	return nil
 }

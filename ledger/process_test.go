@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"github.com/freearea/freearea/ledger"
+	"github.com/freearea/freearea/ledger/ledgertest"
 )
 
 // TestMain lets the test program run itself as another process on a ledger.
@@ -31,7 +32,7 @@ func TestMain(m *testing.M) {
 var tasks = map[string]func(path, name string) error{
 	// append without end, telling the number of every event answered for
 	"append": func(path, _ string) error {
-		l, err := ledger.Open(context.Background(), path, ledger.Options{})
+		l, err := ledgertest.Open(context.Background(), path, clerk.Operator, ledger.Options{})
 		if err != nil {
 			return err
 		}
@@ -48,7 +49,7 @@ var tasks = map[string]func(path, name string) error{
 	// create the ledger unless it is there, reserve 25 IDs, some twice
 	"reserve": func(path, name string) error {
 		ctx := context.Background()
-		l, err := ledger.Open(ctx, path, ledger.Options{Create: true})
+		l, err := ledgertest.Open(ctx, path, clerk.Operator, ledger.Options{Create: true})
 		if err != nil {
 			return err
 		}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"strconv"
 	"strings"
 	"time"
 
@@ -74,49 +75,85 @@ func events(ctx context.Context, q querier, f Filter, after int64, n int) ([]Eve
 			args = append(args, string(k))
 		}
 	}
-	rows, err := q.QueryContext(ctx, "SELECT seq, record FROM events WHERE "+strings.Join(where, " AND ")+" ORDER BY seq LIMIT ?", append(args, n)...)
+	return load(ctx, q, strings.Join(where, " AND ")+" ORDER BY seq LIMIT ?", append(args, n)...)
+}
+
+// load reads the events that the end of a query chooses, with their values.
+func load(ctx context.Context, q querier, where string, args ...any) ([]Event, error) {
+	rows, err := q.QueryContext(ctx, "SELECT seq, record FROM events WHERE "+where, args...)
 	if err != nil {
 		return nil, err
 	}
 	defer rows.Close()
 	var out []Event
+	var numbers []string
 	for rows.Next() {
-		e, err := scan(rows)
+		e, _, err := scan(rows)
 		if err != nil {
 			return nil, err
 		}
-		out = append(out, e)
+		out, numbers = append(out, e), append(numbers, strconv.FormatInt(e.Seq, 10))
+	}
+	if err := errors.Join(rows.Err(), rows.Close()); err != nil || len(out) == 0 {
+		return nil, err
+	}
+	values, err := openings(ctx, q, "seq IN (SELECT value FROM json_each(?))", "["+strings.Join(numbers, ",")+"]")
+	if err != nil {
+		return nil, err
+	}
+	for i := range out {
+		if err := out[i].unseal(values[out[i].Seq]); err != nil {
+			return nil, fmt.Errorf("%w: event %d: %w", ErrDamaged, out[i].Seq, err)
+		}
+	}
+	return out, nil
+}
+
+// openings reads the values of the events that a condition chooses, by the
+// numbers of the events.
+func openings(ctx context.Context, q querier, where string, args ...any) (map[int64][]opening, error) {
+	rows, err := q.QueryContext(ctx, "SELECT seq, member, salt, value FROM private WHERE "+where, args...)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	out := map[int64][]opening{}
+	for rows.Next() {
+		var seq int64
+		var o opening
+		if err := rows.Scan(&seq, &o.Member, &o.Salt, &o.Value); err != nil {
+			return nil, err
+		}
+		out[seq] = append(out[seq], o)
 	}
 	return out, rows.Err()
 }
 
-// scan reads one row of number and record.
-func scan(row interface{ Scan(...any) error }) (Event, error) {
+// scan reads one row of number and record. The event is sealed.
+func scan(rows *sql.Rows) (e Event, body []byte, err error) {
 	var seq int64
 	var record string
-	if err := row.Scan(&seq, &record); err != nil {
-		return Event{}, err
+	if err := rows.Scan(&seq, &record); err != nil {
+		return Event{}, nil, err
 	}
-	e, err := decode([]byte(record))
+	e, body, err = decode([]byte(record))
 	if err == nil && e.Seq != seq {
 		err = fmt.Errorf("record is of event %d", e.Seq)
 	}
 	if err != nil {
-		return Event{}, fmt.Errorf("%w: event %d: %w", ErrDamaged, seq, err)
+		return Event{}, nil, fmt.Errorf("%w: event %d: %w", ErrDamaged, seq, err)
 	}
-	return e, nil
+	return e, body, nil
 }
 
 // one reads the only event that a query chooses; ok is false when it chooses
 // none.
 func one[T Data](ctx context.Context, q querier, query string, args ...any) (e Event, data T, ok bool, err error) {
-	e, err = scan(q.QueryRowContext(ctx, "SELECT seq, record FROM events WHERE "+query, args...))
-	if errors.Is(err, sql.ErrNoRows) {
-		return Event{}, data, false, nil
-	}
-	if err != nil {
+	list, err := load(ctx, q, query, args...)
+	if err != nil || len(list) == 0 {
 		return Event{}, data, false, err
 	}
+	e = list[0]
 	data, ok = e.Data.(T)
 	if !ok {
 		return Event{}, data, false, fmt.Errorf("%w: event %d is of kind %s", ErrDamaged, e.Seq, e.Data.Kind())
@@ -194,14 +231,13 @@ type ServiceState struct {
 func (l *Ledger) Services(ctx context.Context, card CardRef) ([]ServiceState, error) {
 	return ask(ctx, l, func() ([]ServiceState, error) {
 		// The last issue, withdrawal and unfinished run of each service.
-		rows, err := l.db.QueryContext(ctx, `SELECT seq, record FROM events WHERE seq IN (
+		list, err := load(ctx, l.db, `seq IN (
 				SELECT max(seq) FROM events WHERE card = ?1 AND kind IN ('issued', 'withdrawn') GROUP BY service, kind
 				UNION SELECT max(seq) FROM runs WHERE card = ?1 AND outcome IS NOT 'done' AND NOT superseded GROUP BY service
 			) ORDER BY service, kind = 'run-started', seq`, string(card))
 		if err != nil {
 			return nil, err
 		}
-		defer rows.Close()
 		var out []ServiceState
 		state := func(service string) *ServiceState {
 			if n := len(out); n == 0 || out[n-1].Service != service {
@@ -209,11 +245,7 @@ func (l *Ledger) Services(ctx context.Context, card CardRef) ([]ServiceState, er
 			}
 			return &out[len(out)-1]
 		}
-		for rows.Next() {
-			e, err := scan(rows)
-			if err != nil {
-				return nil, err
-			}
+		for _, e := range list {
 			switch d := e.Data.(type) {
 			case Issued:
 				s := state(d.Service)
@@ -226,7 +258,7 @@ func (l *Ledger) Services(ctx context.Context, card CardRef) ([]ServiceState, er
 				s.State, s.Since = Uncertain, e.Time
 			}
 		}
-		return out, rows.Err()
+		return out, nil
 	})
 }
 
@@ -263,10 +295,10 @@ func (l *Ledger) ReservedID(ctx context.Context, service, consent string) (id st
 }
 
 func reservedID(ctx context.Context, q querier, service, consent string) (id string, ok bool, err error) {
-	err = q.QueryRowContext(ctx, `SELECT id FROM events o
+	err = q.QueryRowContext(ctx, `SELECT CAST(p.value AS TEXT) FROM events o JOIN private p ON p.seq = o.seq AND p.member = 'id'
 		WHERE consent = ? AND service = ? AND kind IN ('id-reserved', 'id-reassigned') AND NOT EXISTS (
-			SELECT 1 FROM events l WHERE l.service = o.service AND l.id = o.id AND l.kind = 'id-reassigned' AND l.seq > o.seq)
-		ORDER BY seq DESC LIMIT 1`, consent, service).Scan(&id)
+			SELECT 1 FROM events l WHERE l.service = o.service AND l.id_digest = o.id_digest AND l.kind = 'id-reassigned' AND l.seq > o.seq)
+		ORDER BY o.seq DESC LIMIT 1`, consent, service).Scan(&id)
 	if errors.Is(err, sql.ErrNoRows) {
 		return "", false, nil
 	}

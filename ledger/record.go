@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"bytes"
+	"crypto/ed25519"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -26,6 +27,9 @@ const (
 
 const timeForm = "2006-01-02T15:04:05.000Z"
 
+// recordVersion is the version of the encoding.
+const recordVersion = 2
+
 // envelope is the order of a record's members.
 type envelope struct {
 	V        int             `json:"v"`
@@ -33,21 +37,45 @@ type envelope struct {
 	Time     string          `json:"time"`
 	Kind     Kind            `json:"kind"`
 	Operator string          `json:"operator"`
+	Second   string          `json:"second,omitempty"`
 	Counter  string          `json:"counter"`
 	Reason   string          `json:"reason"`
 	Data     json.RawMessage `json:"data"`
+	seals
 }
 
-// encode returns the canonical bytes of an event; e has passed check.
-func (e Event) encode() ([]byte, error) {
+// seals are the signatures that a record ends with.
+type seals struct {
+	Signature        []byte `json:"signature,omitempty"`
+	Countersignature []byte `json:"countersignature,omitempty"`
+}
+
+// body returns the canonical bytes that are signed: the record without its
+// signatures. e is sealed and has passed check.
+func (e Event) body() ([]byte, error) {
 	data, err := marshal(e.Data)
 	if err != nil {
 		return nil, err
 	}
 	return marshal(envelope{
-		V: 1, Seq: e.Seq, Time: e.Time.UTC().Format(timeForm), Kind: e.Data.Kind(),
-		Operator: e.Actor.Operator, Counter: e.Actor.Counter, Reason: e.Reason, Data: data,
+		V: recordVersion, Seq: e.Seq, Time: e.Time.UTC().Format(timeForm), Kind: e.Data.Kind(),
+		Operator: e.Actor.Operator, Second: e.Second, Counter: e.Actor.Counter, Reason: e.Reason, Data: data,
 	})
+}
+
+// close puts the signatures at the end of a body, which makes it the record.
+func (s seals) close(body []byte) ([]byte, error) {
+	tail, err := marshal(s)
+	if err != nil {
+		return nil, err
+	}
+	tail[0] = ','
+	return append(body[:len(body)-1:len(body)-1], tail...), nil
+}
+
+// signed is what an operator signs: the event in this ledger and no other.
+func signed(ledger string, body []byte) []byte {
+	return append([]byte("freearea ledger event 2\n"+ledger+"\n"), body...)
 }
 
 func marshal(v any) ([]byte, error) {
@@ -60,42 +88,54 @@ func marshal(v any) ([]byte, error) {
 	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil
 }
 
-// decode reads a record. It accepts exactly what encode writes.
-func decode(record []byte) (Event, error) {
+// decode reads a record, and returns the body that its signatures are over as
+// well. It accepts exactly what body and close write. The event is sealed.
+func decode(record []byte) (e Event, body []byte, err error) {
 	if len(record) > maxRecord {
-		return Event{}, fmt.Errorf("record of %d bytes, %d at most", len(record), maxRecord)
+		return Event{}, nil, fmt.Errorf("record of %d bytes, %d at most", len(record), maxRecord)
 	}
 	var env envelope
 	if err := strict(record, &env); err != nil {
-		return Event{}, err
+		return Event{}, nil, err
 	}
-	if env.V != 1 {
-		return Event{}, fmt.Errorf("record of version %d, 1 is known", env.V)
+	if env.V != recordVersion {
+		return Event{}, nil, fmt.Errorf("record of version %d, %d is known", env.V, recordVersion)
 	}
 	t, err := time.Parse(timeForm, env.Time)
 	if err != nil {
-		return Event{}, fmt.Errorf("time %q", env.Time)
+		return Event{}, nil, fmt.Errorf("time %q", env.Time)
 	}
 	data, err := decodeData(env.Kind, env.Data)
 	if err != nil {
-		return Event{}, err
+		return Event{}, nil, err
 	}
-	e := Event{
-		Seq: env.Seq, Time: t, Reason: env.Reason, Data: data,
+	e = Event{
+		Seq: env.Seq, Time: t, Second: env.Second, Reason: env.Reason, Data: data,
 		Actor:  Actor{Operator: env.Operator, Counter: env.Counter},
-		record: bytes.Clone(record),
+		record: bytes.Clone(record), seals: env.seals,
 	}
-	if err := e.check(); err != nil {
-		return Event{}, err
+	if err := errors.Join(e.check(), e.commitments(), e.seals.check(e.Second != "")); err != nil {
+		return Event{}, nil, err
 	}
-	again, err := e.encode()
+	if body, err = e.body(); err != nil {
+		return Event{}, nil, err
+	}
+	again, err := e.seals.close(body)
 	if err != nil {
-		return Event{}, err
+		return Event{}, nil, err
 	}
 	if !bytes.Equal(again, record) {
-		return Event{}, errors.New("record is not in its canonical encoding")
+		return Event{}, nil, errors.New("record is not in its canonical encoding")
 	}
-	return e, nil
+	return e, body, nil
+}
+
+func (s seals) check(second bool) error {
+	if len(s.Signature) != ed25519.SignatureSize || second != (len(s.Countersignature) != 0) ||
+		second && len(s.Countersignature) != ed25519.SignatureSize {
+		return errors.New("no signature, or one that is no Ed25519 signature")
+	}
+	return nil
 }
 
 func decodeData(kind Kind, raw []byte) (Data, error) {
@@ -128,6 +168,14 @@ func decodeData(kind Kind, raw []byte) (Data, error) {
 		return decodeAs[AuthenticationFailed](raw)
 	case KindAuthenticationSucceeded:
 		return decodeAs[AuthenticationSucceeded](raw)
+	case KindOperatorAdded:
+		return decodeAs[OperatorAdded](raw)
+	case KindOperatorWithdrawn:
+		return decodeAs[OperatorWithdrawn](raw)
+	case KindKeysExchanged:
+		return decodeAs[KeysExchanged](raw)
+	case KindValuesErased:
+		return decodeAs[ValuesErased](raw)
 	}
 	return nil, fmt.Errorf("unknown kind of event %q", kind)
 }
@@ -155,6 +203,7 @@ func (e Event) check() error {
 	}
 	err := errors.Join(
 		name("operator", e.Actor.Operator),
+		optional("second operator", e.Second),
 		name("counter", e.Actor.Counter),
 		text("reason", e.Reason, maxReason),
 		e.Data.check(),
@@ -222,11 +271,11 @@ func (d StepFailed) check() error {
 }
 
 func (d IDReserved) check() error {
-	return errors.Join(name("service", d.Service), name("id", d.ID), name("consent", d.Consent), optional("run", d.Run))
+	return errors.Join(name("service", d.Service), name("id", d.ID), name("consent", d.Consent), optional("run", d.Run), idDigest(d.IDDigest))
 }
 
 func (d IDReassigned) check() error {
-	return errors.Join(name("service", d.Service), name("id", d.ID), name("consent", d.Consent), optional("run", d.Run))
+	return errors.Join(name("service", d.Service), name("id", d.ID), name("consent", d.Consent), optional("run", d.Run), idDigest(d.IDDigest))
 }
 
 func (d Issued) check() error {
@@ -246,6 +295,7 @@ func (d Issued) check() error {
 		number("issue number", int(d.IssueNumber), 1, 0xFFFF),
 		expiry,
 		digits("tag", d.Tag, 32),
+		idDigest(d.IDDigest),
 	)
 }
 
@@ -260,6 +310,8 @@ func (d AuthenticationFailed) check() error {
 func (d AuthenticationSucceeded) check() error {
 	return errors.Join(d.Card.check(), aid("target", d.Target), name("key", d.Key), optional("run", d.Run))
 }
+
+func idDigest(s string) error { return digits("ID's digest", s, 32) }
 
 func (c CardRef) check() error { return digits("card", string(c), 32) }
 

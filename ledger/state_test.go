@@ -261,8 +261,8 @@ func TestInvalidEvents(t *testing.T) {
 		say  string
 	}{
 		{"nothing", ledger.Event{Actor: clerk}, "no data"},
-		{"no operator", ledger.Event{Actor: ledger.Actor{Counter: "w"}, Data: consent("c", "s")}, "no operator"},
-		{"no counter", ledger.Event{Actor: ledger.Actor{Operator: "o"}, Data: consent("c", "s")}, "no counter"},
+		{"another operator", ledger.Event{Actor: ledger.Actor{Operator: "o", Counter: "w"}, Data: consent("c", "s")}, "in the name of o"},
+		{"no counter", ledger.Event{Actor: ledger.Actor{Operator: clerk.Operator}, Data: consent("c", "s")}, "no counter"},
 		{"long reason", ledger.Event{Actor: clerk, Reason: strings.Repeat("長", 334), Data: consent("c", "s")}, "reason of 1002 bytes"},
 		{"reason not UTF-8", ledger.Event{Actor: clerk, Reason: "\xff", Data: consent("c", "s")}, "reason is not UTF-8"},
 		{"bell", ledger.Event{Actor: clerk, Reason: "\a", Data: consent("c", "s")}, "control characters"},
@@ -301,22 +301,22 @@ func TestInvalidEvents(t *testing.T) {
 
 func TestEventsFilter(t *testing.T) {
 	l := fresh(t)
-	issued(t, l, 1, "library", "L-1", cardA) // 1 consent, 2 bound, 3 run, 4 reserved, 5 issued, 6 finished
-	issued(t, l, 2, "job", "J-1", cardB)     // 7 to 12
-	all := []int64{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12}
+	issued(t, l, 1, "library", "L-1", cardA) // after the operator: 2 consent, 3 bound, 4 run, 5 reserved, 6 issued, 7 finished
+	issued(t, l, 2, "job", "J-1", cardB)     // 8 to 13
+	all := []int64{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13}
 	tests := []struct {
 		name string
 		f    ledger.Filter
 		want []int64
 	}{
 		{"all", ledger.Filter{}, all},
-		{"after", ledger.Filter{After: 10}, []int64{11, 12}},
+		{"after", ledger.Filter{After: 11}, []int64{12, 13}},
 		{"limit", ledger.Filter{Limit: 3}, all[:3]},
-		{"kinds", ledger.Filter{Kinds: []ledger.Kind{ledger.KindIssued, ledger.KindCardBound}}, []int64{2, 5, 8, 11}},
-		{"service", ledger.Filter{Service: "job"}, []int64{7, 9, 10, 11}},
-		{"card", ledger.Filter{Card: cardA}, []int64{2, 3, 5}},
-		{"consent", ledger.Filter{Consent: "c2"}, []int64{7, 8, 10, 11}},
-		{"run", ledger.Filter{Run: "r1", After: 3}, []int64{4, 5, 6}},
+		{"kinds", ledger.Filter{Kinds: []ledger.Kind{ledger.KindIssued, ledger.KindCardBound}}, []int64{3, 6, 9, 12}},
+		{"service", ledger.Filter{Service: "job"}, []int64{8, 10, 11, 12}},
+		{"card", ledger.Filter{Card: cardA}, []int64{3, 4, 6}},
+		{"consent", ledger.Filter{Consent: "c2"}, []int64{8, 9, 11, 12}},
+		{"run", ledger.Filter{Run: "r1", After: 4}, []int64{5, 6, 7}},
 		{"nothing", ledger.Filter{Service: "job", Card: cardA}, nil},
 	}
 	for _, tt := range tests {
@@ -352,7 +352,7 @@ func TestAppendWhileReading(t *testing.T) {
 			add(t, l, consent(fmt.Sprint("d", n), "library"))
 		}
 	}
-	if n != 301 {
+	if n != 302 {
 		t.Errorf("%d events", n)
 	}
 }

@@ -191,6 +191,7 @@ func testDoctor(t *testing.T, program string) {
 	t.Run("ledger", func(t *testing.T) {
 		o.counter.run("keys", "add", "counter", "--kind", "counter-signing")
 		o.counter.run("keys", "add", "ledger", "--kind", "ledger")
+		o.hire()
 		o.consent(o.services[0], "one")
 		wantImage(t, nil, 0, keystoreOK, finding{"ledger", "ok", true, "ledger.db"})
 		for name, change := range map[string]func([]byte) []byte{

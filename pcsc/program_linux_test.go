@@ -154,8 +154,8 @@ const testPassphrase = "for tests only"
 func newOffice(t testing.TB, program string) *office {
 	t.Helper()
 	dir := t.TempDir()
-	site := func(keystore string) string {
-		return fmt.Sprintf("card_profile = \"emulated\"\nkeystore = %q\nledger = \"ledger.db\"\noperator = \"clerk\"\ncounter = \"counter 1\"\n", keystore)
+	site := func(keystore, book string) string {
+		return fmt.Sprintf("card_profile = \"emulated\"\nkeystore = %q\nledger = %q\noperator_key = \"clerk.operator\"\noperator_passphrase_file = \"passphrase\"\ncounter = \"counter 1\"\n", keystore, book)
 	}
 	o := &office{
 		t: t, dir: dir,
@@ -170,7 +170,7 @@ func newOffice(t testing.TB, program string) *office {
 	}
 	files := map[string]string{
 		"passphrase": testPassphrase + "\n", "pin": "2580\n", "scan": "a scanned form\n",
-		"counter.toml": site("counter.keys"), "terminal.toml": site("terminal.keys"),
+		"counter.toml": site("counter.keys", "ledger.db"), "terminal.toml": site("terminal.keys", "none"),
 	}
 	for i := range o.services {
 		s := &o.services[i]
@@ -233,6 +233,15 @@ func (o *office) makeKeys(services ...service) {
 			o.counter.run("keys", "add", name, "--kind", "issuer-signing")
 		}
 	}
+	o.hire()
+}
+
+// hire makes the ledger, with a supervisor at the counter and a key custodian.
+func (o *office) hire() {
+	o.t.Helper()
+	o.counter.run("keys", "add", "checkpoints", "--kind", "ledger-signing")
+	o.counter.run("staff", "init", "clerk", "--out", "clerk.operator", "--new-passphrase-file", "passphrase")
+	o.counter.run("staff", "add", "custodian", "--role", "key-custodian", "--out", "custodian.operator", "--new-passphrase-file", "passphrase")
 }
 
 // equipTerminal gives the terminal the read keys and the issuers' public keys,
@@ -252,7 +261,10 @@ func (o *office) equipTerminal(services ...service) {
 	}
 	if len(secret) > 0 {
 		answers := strings.Join(secret, " ") + "\n" + recipient[len(recipient)-6:] + "\n"
-		o.counter.answered(answers, append([]string{"keys", "export", "--to", recipient, "--out", "read.age"}, secret...)...)
+		o.counter.answered(answers, append([]string{
+			"--operator-key", "custodian.operator", "--second", "clerk.operator", "--second-passphrase-file", "passphrase",
+			"keys", "export", "--to", recipient, "--out", "read.age",
+		}, secret...)...)
 		o.terminal.run("keys", "import", "--identity", "terminal.age", "read.age")
 	}
 	if len(public) > 0 {

@@ -24,6 +24,7 @@ import (
 	"github.com/freearea/freearea/keys"
 	"github.com/freearea/freearea/keys/file"
 	"github.com/freearea/freearea/ledger"
+	"github.com/freearea/freearea/ledger/ledgertest"
 	"github.com/freearea/freearea/manifest"
 	"github.com/freearea/freearea/provisioner"
 	"github.com/freearea/freearea/reader"
@@ -188,7 +189,7 @@ func newBook(t testing.TB) *book {
 	t.Helper()
 	dir := must(os.MkdirTemp(directory, "ledger-"))
 	clock := start
-	l, err := ledger.Open(t.Context(), filepath.Join(dir, "ledger"), ledger.Options{
+	l, err := ledgertest.Open(t.Context(), filepath.Join(dir, "ledger"), "clerk", ledger.Options{
 		Create: true, Clock: func() time.Time { clock = clock.Add(time.Second); return clock },
 	})
 	check(t, err)

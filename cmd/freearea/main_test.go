@@ -42,10 +42,12 @@ const (
 // PIN is long, so that it doesn't come up by chance in random digits.
 const (
 	passphrase = "correct horse battery staple"
-	pin        = "48213967"
-	cardENC    = "5A3C7E91D2B4F60817293A4B5C6D7E8F"
-	cardMAC    = "1F2E3D4C5B6A79880716253443526170"
-	cardDEK    = "C0FFEE11DECADE22BADCAB33FACADE44"
+	// Of all operators' keys.
+	operatorPassphrase = "wrong donkey capacitor clip"
+	pin                = "48213967"
+	cardENC            = "5A3C7E91D2B4F60817293A4B5C6D7E8F"
+	cardMAC            = "1F2E3D4C5B6A79880716253443526170"
+	cardDEK            = "C0FFEE11DECADE22BADCAB33FACADE44"
 )
 
 func TestMain(m *testing.M) {
@@ -76,7 +78,7 @@ var shared string
 func freearea() {
 	o := app.Options{
 		Stdout: os.Stdout, Stderr: os.Stderr,
-		KeystoreCost: file.Cost{Time: 1, Memory: 8, Threads: 1},
+		KeystoreCost: file.Cost{Time: 1, Memory: 8, Threads: 1}, OperatorKeyWork: 4,
 	}
 	if path := os.Getenv(envOutput); path != "" {
 		f, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
@@ -123,6 +125,8 @@ func TestScripts(t *testing.T) {
 			"lines":      lines,
 			"status":     status,
 			"basecap":    baseCAP,
+			"benchcard":  benchCard,
+			"reader":     reader,
 		},
 	})
 }
@@ -134,6 +138,7 @@ func setup(e *testscript.Env) error {
 	e.Setenv(envOutput, output)
 	e.Setenv(envNow, "2026-04-01T10:00:00+09:00")
 	e.Setenv("LC_ALL", "C.UTF-8")
+	e.Values[readersKey{}] = readers{}
 	e.Setenv("USER", "tester")
 	// No PC/SC service: what a script finds must not depend on the machine.
 	e.Setenv("PCSCLITE_CSOCK_NAME", filepath.Join(e.WorkDir, "no-such-socket"))
@@ -155,7 +160,7 @@ func setup(e *testscript.Env) error {
 		}
 	}
 	for name, text := range map[string]string{
-		"passphrase": passphrase, "pin": pin,
+		"passphrase": passphrase, "operator-passphrase": operatorPassphrase, "pin": pin,
 		"card-keys": "ENC=" + cardENC + "\nMAC=" + cardMAC + "\nDEK=" + cardDEK,
 	} {
 		if err := os.WriteFile(filepath.Join(e.WorkDir, name), []byte(text+"\n"), 0o600); err != nil {
@@ -173,12 +178,12 @@ func setup(e *testscript.Env) error {
 // leaks looks for the scripts' secrets in everything that was printed and in
 // every file that is to be kept or sent around.
 func leaks(dir, output string) (found []string) {
-	secret := [][]byte{[]byte(passphrase), []byte(pin)}
+	secret := [][]byte{[]byte(passphrase), []byte(operatorPassphrase), []byte(pin)}
 	for _, k := range []string{cardENC, cardMAC, cardDEK} {
 		secret = append(secret, []byte(k), bytes.ToLower([]byte(k)))
 	}
 	files := []string{output}
-	for _, pattern := range []string{"*.trace", "*.json", "*.ledger*", "*.keys", "*.age", "*.html"} {
+	for _, pattern := range []string{"*.trace", "*.json", "*.ledger*", "*.keys", "*.operator", "*.checkpoint", "*.age", "*.html"} {
 		more, err := filepath.Glob(filepath.Join(dir, pattern))
 		if err != nil {
 			return []string{err.Error()}
@@ -218,7 +223,8 @@ func counter(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-var site = `operator     = "clerk-7"
+var site = `operator_key = "clerk-7.operator"
+operator_passphrase_file = "operator-passphrase"
 counter      = "window-2"
 card_profile = "emulated"
 card         = "image:card.img"
@@ -228,6 +234,7 @@ var readyCounter = sync.OnceValues(func() (string, error) {
 	dir := shared
 	for name, text := range map[string]string{
 		"freearea.toml": site, "form.pdf": "the scanned form\n", "passphrase": passphrase + "\n",
+		"operator-passphrase": operatorPassphrase + "\n",
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
 			return "", err
@@ -240,10 +247,13 @@ var readyCounter = sync.OnceValues(func() (string, error) {
 		"keys init",
 		"keys add counter --kind counter-signing",
 		"keys add ledger --kind ledger",
+		"keys add checkpoints --kind ledger-signing",
 		"keys add shopping-street-issuer --kind issuer-signing",
 		"keys add city-library-issuer --kind issuer-signing",
 		"keys add city-library-read --kind read",
 		"keys add office-pass-read --kind read",
+		"staff init clerk-7 --out clerk-7.operator --new-passphrase-file operator-passphrase",
+		"staff add custodian-1 --role key-custodian --out custodian-1.operator --new-passphrase-file operator-passphrase",
 		"emulate new card.img",
 		"consent record examples/shopping-street.toml --method paper --reference A-0001 --scan form.pdf --out shopping.json",
 		"consent record examples/city-library.toml --item home-branch --method paper --reference A-0002 --scan form.pdf --out library.json",

@@ -3,6 +3,7 @@ package jcvm
 import (
 	"bytes"
 
+	"github.com/freearea/freearea/globalplatform"
 	"github.com/freearea/freearea/iso7816"
 )
 
@@ -24,22 +25,27 @@ const (
 	apduFullOut        = 6
 )
 
-// apdu is the command that runs, as the class APDU shows it. The protocol is
-// T=1, or the contactless one, where a command comes whole.
+// apdu is the command that runs, as the class APDU shows it.
 type apdu struct {
 	active    bool
 	selecting bool
+	unchained bool // setOutgoingNoChaining
+	done      bool // setOutgoingAndSend
 	state     int
-	cmd       iso7816.Command
-	extended  bool // the applet says that it knows extended length
-	received  int  // bytes of data that were handed over
-	length    int  // of the response, as declared
+	channel   int
+	cmd       iso7816.Command // with the logical channel in its class
+	extended  bool            // the applet says that it knows extended length
+	received  int             // bytes of data that were handed over
+	length    int             // of the response, as declared
 	out       []byte
 }
 
 // begin starts a command: its header is in the buffer, and nothing else.
-func (a *apdu) begin(cmd iso7816.Command, selecting, extended bool, buffer []byte) {
-	*a = apdu{active: true, selecting: selecting, cmd: cmd, extended: extended}
+func (a *apdu) begin(cmd iso7816.Command, channel int, extended bool, buffer []byte) {
+	if class, err := globalplatform.ChannelClass(cmd.CLA, byte(channel)); err == nil {
+		cmd.CLA = class
+	}
+	*a = apdu{active: true, channel: channel, cmd: cmd, extended: extended}
 	clear(buffer)
 	copy(buffer, []byte{cmd.CLA, cmd.INS, cmd.P1, cmd.P2})
 	switch n := len(cmd.Data); {
@@ -60,7 +66,19 @@ func (a *apdu) offset() int {
 	return 5
 }
 
-const inBlock, outBlock = 254, 254
+// Sizes of a block with T=1, and what T=0 has in their place: a byte, and a
+// response with its status word.
+const (
+	block      = 254
+	outBlockT0 = 258
+)
+
+func (vm *VM) outBlock() int {
+	if vm.sys.Protocol() == 0 {
+		return outBlockT0
+	}
+	return block
+}
 
 // nativesAPDU implements javacard.framework.APDU.
 var nativesAPDU = map[string]native{
@@ -73,31 +91,30 @@ var nativesAPDU = map[string]native{
 		vm.currentAPDU()
 		return refBuffer.slot()
 	},
-	"javacard/framework/APDU.getInBlockSize()S":  func(*VM, []slot) slot { return inBlock },
-	"javacard/framework/APDU.getOutBlockSize()S": func(*VM, []slot) slot { return outBlock },
+	"javacard/framework/APDU.getInBlockSize()S": func(vm *VM, _ []slot) slot {
+		if vm.sys.Protocol() == 0 {
+			return 1
+		}
+		return block
+	},
+	"javacard/framework/APDU.getOutBlockSize()S": func(vm *VM, _ []slot) slot { return slot(vm.outBlock()) },
 	"javacard/framework/APDU.getProtocol()B": func(vm *VM, _ []slot) slot {
 		if vm.sys.Contactless() {
 			return short(-0x80 | 1) // T=CL, type A
 		}
-		return 1
+		return slot(vm.sys.Protocol())
 	},
 	"javacard/framework/APDU.getNAD()B":        func(*VM, []slot) slot { return 0 },
-	"javacard/framework/APDU.waitExtension()V": nothing,
+	"javacard/framework/APDU.waitExtension()V": func(vm *VM, _ []slot) slot { vm.apduState(!vm.apdu.unchained); return 0 },
 	"javacard/framework/APDU.getCLAChannel()B": func(vm *VM, _ []slot) slot {
 		vm.currentAPDU()
-		switch cla := vm.apdu.cmd.CLA; {
-		case cla&0x40 != 0:
-			return slot(cla&0xF) + 4
-		default:
-			return slot(cla & 3)
-		}
+		return slot(vm.apdu.channel)
 	},
-	"javacard/framework/APDU.isCommandChainingCLA()Z":  func(vm *VM, _ []slot) slot { return boolean(vm.apdu.cmd.CLA&0x90 == 0x10) },
-	"javacard/framework/APDU.isISOInterindustryCLA()Z": func(vm *VM, _ []slot) slot { return boolean(vm.apdu.cmd.CLA&0x80 == 0) },
-	"javacard/framework/APDU.isValidCLA()Z":            func(vm *VM, _ []slot) slot { return boolean(vm.apdu.cmd.CLA != 0xFF) },
+	"javacard/framework/APDU.isCommandChainingCLA()Z":  func(vm *VM, _ []slot) slot { return boolean(chained(vm.apdu.cmd.CLA)) },
+	"javacard/framework/APDU.isISOInterindustryCLA()Z": func(vm *VM, _ []slot) slot { return boolean(interindustry(vm.apdu.cmd.CLA)) },
+	"javacard/framework/APDU.isValidCLA()Z":            func(vm *VM, _ []slot) slot { return boolean(validClass(vm.apdu.cmd.CLA)) },
 	"javacard/framework/APDU.isSecureMessagingCLA()Z": func(vm *VM, _ []slot) slot {
-		cla := vm.apdu.cmd.CLA
-		return boolean(cla&0x40 != 0 && cla&0x20 != 0 || cla&0x40 == 0 && cla&0x0C != 0)
+		return boolean(secureMessaging(vm.apdu.cmd.CLA))
 	},
 	"javacard/framework/APDU.getCurrentState()B": func(vm *VM, _ []slot) slot { return slot(vm.apdu.state) },
 	"javacard/framework/APDU.getIncomingLength()S": func(vm *VM, _ []slot) slot {
@@ -118,13 +135,17 @@ var nativesAPDU = map[string]native{
 	"javacard/framework/APDU.receiveBytes(S)S": func(vm *VM, a []slot) slot {
 		vm.apduState(vm.apdu.state == apduPartialIn || vm.apdu.state == apduFullIn)
 		at := int(int16(a[1]))
-		if left := min(inBlock, len(vm.apdu.cmd.Data)-vm.apdu.received); at < 0 || left > 0 && at+1 > vm.objs[refBuffer].length {
+		if left := min(block, len(vm.apdu.cmd.Data)-vm.apdu.received); at < 0 || left > 0 && at+1 > vm.objs[refBuffer].length {
 			vm.throwReason("javacard/framework/APDUException", apduBufferBounds)
 		}
 		return vm.receive(at)
 	},
-	"javacard/framework/APDU.setOutgoing()S":           func(vm *VM, _ []slot) slot { return vm.setOutgoing() },
-	"javacard/framework/APDU.setOutgoingNoChaining()S": func(vm *VM, _ []slot) slot { return vm.setOutgoing() },
+	"javacard/framework/APDU.setOutgoing()S": func(vm *VM, _ []slot) slot { return vm.setOutgoing() },
+	"javacard/framework/APDU.setOutgoingNoChaining()S": func(vm *VM, _ []slot) slot {
+		n := vm.setOutgoing()
+		vm.apdu.unchained = true
+		return n
+	},
 	"javacard/framework/APDU.setOutgoingLength(S)V": func(vm *VM, a []slot) slot {
 		vm.setOutgoingLength(int(int16(a[1])))
 		return 0
@@ -141,9 +162,27 @@ var nativesAPDU = map[string]native{
 		vm.setOutgoing()
 		vm.setOutgoingLength(int(int16(a[2])))
 		vm.sendBytes(vm.objs[refBuffer], a[1], a[2])
+		vm.apdu.done = true
 		return 0
 	},
 }
+
+// nativesAPDUUtil implements javacardx.apdu.util: what a class byte says.
+var nativesAPDUUtil = map[string]native{
+	"javacardx/apdu/util/APDUUtil.getCLAChannel(B)B": func(_ *VM, a []slot) slot {
+		n, _ := globalplatform.ClassChannel(byte(a[0]))
+		return slot(n)
+	},
+	"javacardx/apdu/util/APDUUtil.isSecureMessagingCLA(B)Z":  func(_ *VM, a []slot) slot { return boolean(secureMessaging(byte(a[0]))) },
+	"javacardx/apdu/util/APDUUtil.isCommandChainingCLA(B)Z":  func(_ *VM, a []slot) slot { return boolean(chained(byte(a[0]))) },
+	"javacardx/apdu/util/APDUUtil.isISOInterindustryCLA(B)Z": func(_ *VM, a []slot) slot { return boolean(interindustry(byte(a[0]))) },
+	"javacardx/apdu/util/APDUUtil.isValidCLA(B)Z":            func(_ *VM, a []slot) slot { return boolean(validClass(byte(a[0]))) },
+}
+
+// What a class byte says (ISO/IEC 7816-4, 5.1.1).
+func chained(class byte) bool       { return class&0x90 == 0x10 }
+func interindustry(class byte) bool { return class&0x80 == 0 }
+func validClass(class byte) bool    { return class != 0xFF && class>>5 != 1 }
 
 // currentAPDU throws outside of process (JCRE 9.3).
 func (vm *VM) currentAPDU() {
@@ -170,11 +209,15 @@ func (vm *VM) receive(at int) slot {
 	return slot(n)
 }
 
+// setOutgoing returns how much the host expects. With T=0 nobody knows that of
+// a command with data: 256 is what GET RESPONSE can ask for (JCRE 9.4.1).
 func (vm *VM) setOutgoing() slot {
 	a := &vm.apdu
 	vm.apduState(a.active && a.state < apduOutgoing)
 	a.state = apduOutgoing
 	switch {
+	case len(a.cmd.Data) > 0 && vm.sys.Protocol() == 0:
+		return 256
 	case a.cmd.Ne > 0x7FFF:
 		return 0x7FFF
 	case a.cmd.Ne > 0:
@@ -192,6 +235,9 @@ func (vm *VM) setOutgoingLength(n int) {
 	if a.extended {
 		limit = 0x7FFF // whatever the command expects: the rest is fetched
 	}
+	if a.unchained && vm.options.Quirks.UnchainedBlock {
+		limit = vm.outBlock() - 2 // the status word is in the block too
+	}
 	if n < 0 || n > limit {
 		vm.throwReason("javacard/framework/APDUException", apduBadLength)
 	}
@@ -205,6 +251,7 @@ func (vm *VM) setOutgoingLength(n int) {
 func (vm *VM) sendBytes(o *object, offset, length slot) {
 	a := &vm.apdu
 	from, n := int(int16(offset)), int(int16(length))
+	vm.apduState(!a.done)
 	vm.apduState(a.state == apduOutgoingLength || a.state == apduPartialOut || a.state == apduFullOut && n == 0)
 	if from < 0 || n < 0 || from+n > o.length {
 		vm.throwReason("javacard/framework/APDUException", apduBufferBounds)

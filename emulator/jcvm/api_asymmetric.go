@@ -86,28 +86,7 @@ var rsaPrivateKeys = []string{classRSAPrivate, classRSAPrivateCRT}
 // KeyAgreement.
 var nativesAsymmetric = map[string]native{
 	"javacard/security/Signature.getInstance(BBBZ)Ljavacard/security/Signature;": func(vm *VM, a []slot) slot {
-		s := scheme{hash: uint8(a[0]), cipher: uint8(a[1]), padding: uint8(a[2])}
-		if n, ok := symmetricParts[s]; ok {
-			return vm.newCipherObject("javacard/security/Signature", uint16(n))
-		}
-		for n, known := range schemes {
-			if known == s {
-				return vm.newCipherObject("javacard/security/Signature", uint16(n))
-			}
-		}
-		ok := newHash(s.hash) != nil
-		switch s.cipher {
-		case signRSA:
-			ok = ok && (s.padding == padPKCS1v1 || s.padding == padPSSv1)
-		case signECDSA, signECDSAPlain:
-			ok = (ok || s.hash == hashNone) && s.padding == padNull
-		default:
-			ok = false
-		}
-		if !ok {
-			vm.cryptoError(cryptoNoSuchAlgorithm)
-		}
-		return vm.newCipherObject("javacard/security/Signature", composed|uint16(s.cipher)<<8|uint16(s.hash)<<4|uint16(s.padding))
+		return vm.newCipherObject("javacard/security/Signature", vm.signatureOf(uint8(a[0]), uint8(a[1]), uint8(a[2])))
 	},
 	"javacard/security/Signature.getMessageDigestAlgorithm()B": func(vm *VM, a []slot) slot { return slot(parts(vm.this(a).field(cipherAlgorithm)).hash) },
 	"javacard/security/Signature.getCipherAlgorithm()B":        func(vm *VM, a []slot) slot { return slot(parts(vm.this(a).field(cipherAlgorithm)).cipher) },
@@ -143,6 +122,32 @@ var nativesAsymmetric = map[string]native{
 		return 0
 	},
 	"javacard/security/KeyAgreement.generateSecret([BSS[BS)S": generateSecret,
+}
+
+// signatureOf is the algorithm of a Signature by its parts.
+func (vm *VM) signatureOf(digest, cipher, padding uint8) uint16 {
+	s := scheme{hash: digest, cipher: cipher, padding: padding}
+	if n, ok := symmetricParts[s]; ok {
+		return uint16(n)
+	}
+	for n, known := range schemes {
+		if known == s {
+			return uint16(n)
+		}
+	}
+	ok := newHash(s.hash) != nil
+	switch s.cipher {
+	case signRSA:
+		ok = ok && (s.padding == padPKCS1v1 || s.padding == padPSSv1)
+	case signECDSA, signECDSAPlain:
+		ok = (ok || s.hash == hashNone) && s.padding == padNull
+	default:
+		ok = false
+	}
+	if !ok {
+		vm.cryptoError(cryptoNoSuchAlgorithm)
+	}
+	return composed | uint16(s.cipher)<<8 | uint16(s.hash)<<4 | uint16(s.padding)
 }
 
 // Fields of a KeyAgreement. What init was told survives the loss of power.
@@ -434,8 +439,8 @@ func rsaCipher(field uint16) (padding uint8, ok bool) {
 	return padding, ok
 }
 
-// rsaCipherInstance makes a Cipher for RSA with a padding.
-func (vm *VM) rsaCipherInstance(padding uint8) slot {
+// rsaCipherOf is the algorithm of a Cipher for RSA with a padding.
+func (vm *VM) rsaCipherOf(padding uint8) uint16 {
 	n := map[uint8]uint16{padPKCS1v1: 10, padNone: 12, padOAEPv1: 15}[padding]
 	if n == 0 {
 		if oaepHashes[padding] == 0 {
@@ -443,7 +448,7 @@ func (vm *VM) rsaCipherInstance(padding uint8) slot {
 		}
 		n = composed | uint16(padding)
 	}
-	return vm.newCipherObject("javacardx/crypto/Cipher", n)
+	return n
 }
 
 // rsaCipherInit is Cipher.init. With PKCS #1 v1.5 and without a padding either

@@ -28,16 +28,18 @@ type cipherKind struct {
 	family  uint8 // type of keys: 3 DES, 15 AES
 	cbc     bool
 	padding uint8
+	ctr     bool
 }
 
 // cipherAlgorithms are those of Cipher (ALG_…).
 var cipherAlgorithms = map[uint8]cipherKind{
-	1: {3, true, padNone}, 2: {3, true, padM1}, 3: {3, true, padM2}, 4: {3, true, padPKCS5},
-	5: {3, false, padNone}, 6: {3, false, padM1}, 7: {3, false, padM2}, 8: {3, false, padPKCS5},
-	13: {15, true, padNone}, 14: {15, false, padNone},
-	18: {15, true, padNone}, 19: {15, false, padNone}, 20: {15, true, padNone}, 21: {15, false, padNone},
-	22: {15, true, padM1}, 23: {15, true, padM2}, 24: {15, true, padPKCS5},
-	25: {15, false, padM1}, 26: {15, false, padM2}, 27: {15, false, padPKCS5},
+	1: {3, true, padNone, false}, 2: {3, true, padM1, false}, 3: {3, true, padM2, false}, 4: {3, true, padPKCS5, false},
+	5: {3, false, padNone, false}, 6: {3, false, padM1, false}, 7: {3, false, padM2, false}, 8: {3, false, padPKCS5, false},
+	13: {15, true, padNone, false}, 14: {15, false, padNone, false},
+	18: {15, true, padNone, false}, 19: {15, false, padNone, false}, 20: {15, true, padNone, false}, 21: {15, false, padNone, false},
+	22: {15, true, padM1, false}, 23: {15, true, padM2, false}, 24: {15, true, padPKCS5, false},
+	25: {15, false, padM1, false}, 26: {15, false, padM2, false}, 27: {15, false, padPKCS5, false},
+	algorithmCTR: {15, false, padNone, true},
 }
 
 // nativesCipher implements javacardx.crypto.Cipher.
@@ -45,30 +47,28 @@ var nativesCipher = map[string]native{
 	"javacardx/crypto/Cipher.<init>()V": nothing,
 	"javacardx/crypto/Cipher.getInstance(BZ)Ljavacardx/crypto/Cipher;": func(vm *VM, a []slot) slot {
 		n := uint16(uint8(a[0]))
-		if _, ok := cipherAlgorithms[uint8(n)]; !ok {
+		if _, ok := cipherAlgorithms[uint8(n)]; !ok && n != algorithmGCM && n != algorithmCCM {
 			if _, ok = rsaCipher(n); !ok {
 				vm.cryptoError(cryptoNoSuchAlgorithm)
 			}
 		}
-		return vm.newCipherObject("javacardx/crypto/Cipher", n)
+		return vm.newCipher(n)
 	},
 	"javacardx/crypto/Cipher.getInstance(BBZ)Ljavacardx/crypto/Cipher;": func(vm *VM, a []slot) slot {
-		if uint8(a[0]) == cipherRSA {
-			return vm.rsaCipherInstance(uint8(a[1]))
-		}
-		want, ok := map[uint8]cipherKind{1: {15, true, 0}, 2: {15, false, 0}, 3: {3, true, 0}, 4: {3, false, 0}}[uint8(a[0])]
-		want.padding = uint8(a[1])
-		for n := range uint8(28) { // the first that fits
-			if ok && cipherAlgorithms[n] == want {
-				return vm.newCipherObject("javacardx/crypto/Cipher", uint16(n))
-			}
-		}
-		return noSuchAlgorithm(vm, a)
+		return vm.newCipher(vm.cipherOf(uint8(a[0]), uint8(a[1])))
 	},
 	"javacardx/crypto/Cipher.getAlgorithm()B": func(vm *VM, a []slot) slot { return number(vm.this(a).field(cipherAlgorithm)) },
 	"javacardx/crypto/Cipher.getCipherAlgorithm()B": func(vm *VM, a []slot) slot {
 		if _, ok := rsaCipher(vm.this(a).field(cipherAlgorithm)); ok {
 			return cipherRSA
+		}
+		switch vm.this(a).field(cipherAlgorithm) {
+		case algorithmGCM:
+			return short(cipherGCM - 0x100)
+		case algorithmCCM:
+			return short(cipherCCM - 0x100)
+		case algorithmCTR:
+			return 0 // it has no name among the ciphers
 		}
 		switch c := cipherAlgorithms[uint8(vm.this(a).field(cipherAlgorithm))]; {
 		case c.family == 15 && c.cbc:
@@ -90,6 +90,34 @@ var nativesCipher = map[string]native{
 	"javacardx/crypto/Cipher.init(Ljavacard/security/Key;B[BSS)V": cipherInit,
 	"javacardx/crypto/Cipher.update([BSS[BS)S":                    func(vm *VM, a []slot) slot { return vm.crypt(a, false) },
 	"javacardx/crypto/Cipher.doFinal([BSS[BS)S":                   func(vm *VM, a []slot) slot { return vm.crypt(a, true) },
+}
+
+// cipherOf is the algorithm of a Cipher by its parts.
+func (vm *VM) cipherOf(cipher, padding uint8) uint16 {
+	switch {
+	case cipher == cipherRSA:
+		return vm.rsaCipherOf(padding)
+	case cipher == cipherGCM && padding == padNull:
+		return algorithmGCM
+	case cipher == cipherCCM && padding == padNull:
+		return algorithmCCM
+	}
+	want, ok := map[uint8]cipherKind{1: {family: 15, cbc: true}, 2: {family: 15}, 3: {family: 3, cbc: true}, 4: {family: 3}}[cipher]
+	want.padding = padding
+	for n := range uint8(28) { // the first that fits
+		if ok && cipherAlgorithms[n] == want {
+			return uint16(n)
+		}
+	}
+	vm.cryptoError(cryptoNoSuchAlgorithm)
+	return 0
+}
+
+func (vm *VM) newCipher(algorithm uint16) slot {
+	if algorithm == algorithmGCM || algorithm == algorithmCCM {
+		return vm.newCipherObject("javacardx/crypto/AEADCipher", algorithm)
+	}
+	return vm.newCipherObject("javacardx/crypto/Cipher", algorithm)
 }
 
 // newCipherObject makes a Cipher or a Signature.
@@ -205,7 +233,7 @@ func cipherInit(vm *VM, a []slot) slot {
 	var iv []byte
 	if len(a) > 3 {
 		iv = vm.bytes(a[3], a[4], a[5])
-		if !alg.cbc || len(iv) != blockSize(alg.family) {
+		if !alg.cbc && !alg.ctr || len(iv) != blockSize(alg.family) {
 			vm.cryptoError(cryptoIllegalValue)
 		}
 	}
@@ -218,6 +246,7 @@ func cipherInit(vm *VM, a []slot) slot {
 type crypter struct {
 	block   cipher.Block
 	mode    cipher.BlockMode // nil for ECB
+	stream  cipher.Stream    // of CTR
 	decrypt bool
 	padding uint8
 	pending []byte // less than a block; with padding to take off, up to one block
@@ -233,6 +262,9 @@ func (vm *VM) crypter(o *object) *crypter {
 	}
 	c := &crypter{decrypt: o.field(cipherMode) == 1, padding: alg.padding}
 	c.block = vm.blockCipher(alg.family, vm.keyOf(vm.objs[o.field(cipherKey)], alg.family))
+	if alg.ctr {
+		c.stream = cipher.NewCTR(c.block, vm.initial(o, c.block.BlockSize()))
+	}
 	if alg.cbc {
 		iv := vm.initial(o, c.block.BlockSize())
 		if c.decrypt {
@@ -274,6 +306,15 @@ func (vm *VM) crypt(a []slot, final bool) slot {
 	p := append(bytes.Clone(c.pending), vm.bytes(a[1], a[2], a[3])...)
 	to := vm.array(a[4], kindByte)
 	at := int(int16(a[5]))
+	if c.stream != nil {
+		vm.bounds(to, at, len(p))
+		c.stream.XORKeyStream(p, p)
+		if final {
+			o.native = nil
+		}
+		vm.store(a[4], at, p)
+		return slot(len(p))
+	}
 	n := c.block.BlockSize()
 	if !final {
 		take := len(p) / n * n

@@ -39,7 +39,7 @@ var nativesFramework = withExceptions(map[string]native{
 	"javacard/framework/Applet.register()V":          func(vm *VM, a []slot) slot { vm.register(a[0], nil); return 0 },
 	"javacard/framework/Applet.register([BSB)V":      appletRegister,
 	"javacard/framework/Applet.selectingApplet()Z":   func(vm *VM, _ []slot) slot { return boolean(vm.apdu.selecting) },
-	"javacard/framework/Applet.reSelectingApplet()Z": func(*VM, []slot) slot { return 0 },
+	"javacard/framework/Applet.reSelectingApplet()Z": func(vm *VM, _ []slot) slot { return boolean(vm.apdu.selecting && vm.current.card.Reselecting()) },
 	"javacard/framework/Applet.deselect()V":          nothing,
 	"javacard/framework/Applet.select()Z":            func(*VM, []slot) slot { return 1 },
 	"javacard/framework/Applet.getShareableInterfaceObject(Ljavacard/framework/AID;B)Ljavacard/framework/Shareable;": func(*VM, []slot) slot {
@@ -78,7 +78,7 @@ var nativesFramework = withExceptions(map[string]native{
 	},
 
 	"javacard/framework/JCSystem.getVersion()S":                                   func(*VM, []slot) slot { return 0x0300 },
-	"javacard/framework/JCSystem.getAssignedChannel()B":                           func(*VM, []slot) slot { return 0 },
+	"javacard/framework/JCSystem.getAssignedChannel()B":                           func(vm *VM, _ []slot) slot { return slot(vm.current.card.LogicalChannel()) },
 	"javacard/framework/JCSystem.isObjectDeletionSupported()Z":                    func(*VM, []slot) slot { return 1 },
 	"javacard/framework/JCSystem.requestObjectDeletion()V":                        func(vm *VM, _ []slot) slot { vm.deletion = true; return 0 },
 	"javacard/framework/JCSystem.isTransient(Ljava/lang/Object;)B":                systemIsTransient,
@@ -102,7 +102,8 @@ var nativesFramework = withExceptions(map[string]native{
 			vm.nullPointer()
 		}
 		i := vm.lookup(vm.aidBytes(o))
-		return boolean(i != nil && i == vm.current && vm.selected == i.group())
+		running := i != nil && i == vm.current && vm.selected == i.group()
+		return boolean(running || i != nil && vm.current.card.Selected(i.aid()))
 	},
 	"javacard/framework/JCSystem.getAppletShareableInterfaceObject(Ljavacard/framework/AID;B)Ljavacard/framework/Shareable;": systemShareable,
 
@@ -136,9 +137,8 @@ var nativesFramework = withExceptions(map[string]native{
 		vm.write4(o, 2*at, uint32(n))
 		return 0
 	},
-	"javacard/framework/JCSystem.makeGlobalArray(BS)Ljava/lang/Object;": func(vm *VM, _ []slot) slot {
-		vm.throwReason("javacard/framework/SystemException", systemNoResource)
-		return 0
+	"javacard/framework/JCSystem.makeGlobalArray(BS)Ljava/lang/Object;": func(vm *VM, a []slot) slot {
+		return vm.newGlobal(vm.arrayType(a[0]), int(int16(a[1]))).self.slot()
 	},
 })
 
@@ -371,11 +371,17 @@ func systemShareable(vm *VM, a []slot) slot {
 	if server == nil {
 		return null
 	}
+	return vm.shareable(server, a[1])
+}
+
+// shareable asks an applet for a shareable interface object, in its context;
+// null where it gives none.
+func (vm *VM) shareable(server *instance, parameter slot) slot {
 	client := vm.aidOf(vm.owner)
 	result := null
 	err := vm.guard(func() {
 		result = vm.inContext(server.root, func() slot {
-			return vm.call(server.method(appletShareable), server.this(), client, a[1])
+			return vm.call(server.method(appletShareable), server.this(), client, parameter)
 		})
 	})
 	var f fault

@@ -157,16 +157,21 @@ var nativesKeys = withComponents(map[string]native{
 		if from.class.name != classECPublic && from.class.name != classECPrivate || from.field(keyBits) != to.field(keyBits) {
 			vm.cryptoError(cryptoIllegalValue)
 		}
-		values := make([][]byte, ecValue)
-		for i := range values {
-			if values[i] = vm.component(from, i); values[i] == nil && i != ecK {
-				vm.cryptoError(cryptoUninitializedKey)
-			}
-		}
-		vm.setComponents(to, values)
+		vm.copyDomain(to, from)
 		return 0
 	},
 })
+
+// copyDomain copies the parameters of a curve between keys of one size.
+func (vm *VM) copyDomain(to, from *object) {
+	values := make([][]byte, ecValue)
+	for i := range values {
+		if values[i] = vm.component(from, i); values[i] == nil && i != ecK {
+			vm.cryptoError(cryptoUninitializedKey)
+		}
+	}
+	vm.setComponents(to, values)
+}
 
 // Fields of a KeyPair.
 const (

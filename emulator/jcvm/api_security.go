@@ -59,6 +59,25 @@ var nativesSecurity = map[string]native{
 		}
 		return buildKey(vm, []slot{slot(t), a[2], a[3]})
 	},
+	// The key gets a copy of the parameters, so that what becomes of the other
+	// key is nothing to it.
+	"javacard/security/KeyBuilder.buildKeyWithSharedDomain(BBLjavacard/security/Key;Z)Ljavacard/security/Key;": func(vm *VM, a []slot) slot {
+		from := vm.object(a[2])
+		if from == nil {
+			vm.nullPointer()
+		}
+		t, ok := asymmetricTypes[uint8(a[0])][uint8(a[1])]
+		if !ok || asymmetricKinds[t].class != classECPublic && asymmetricKinds[t].class != classECPrivate {
+			vm.cryptoError(cryptoNoSuchAlgorithm)
+		}
+		vm.asymmetricKey(from)
+		if from.class.name != classECPublic && from.class.name != classECPrivate {
+			vm.cryptoError(cryptoIllegalValue)
+		}
+		key := buildKey(vm, []slot{slot(t), slot(from.field(keyBits)), a[3]})
+		vm.copyDomain(vm.object(key), from)
+		return key
+	},
 
 	"javacard/security/Key.clearKey()V": func(vm *VM, a []slot) slot { vm.clearKey(vm.this(a)); return 0 },
 	"javacard/security/Key.getSize()S":  func(vm *VM, a []slot) slot { return slot(vm.this(a).field(keyBits)) },
@@ -81,17 +100,14 @@ var nativesSecurity = map[string]native{
 
 	"javacard/security/MessageDigest.<init>()V": nothing,
 	"javacard/security/MessageDigest.getInstance(BZ)Ljavacard/security/MessageDigest;": func(vm *VM, a []slot) slot {
-		if newHash(uint8(a[0])) == nil {
-			vm.cryptoError(cryptoNoSuchAlgorithm)
-		}
-		o := vm.newInstance(vm.api.classes["javacard/security/MessageDigest"])
-		vm.setField(o, 0, uint16(uint8(a[0])))
-		return o.self.slot()
+		return vm.newDigest("javacard/security/MessageDigest", a[0])
 	},
-	"javacard/security/MessageDigest.getInitializedMessageDigestInstance(BZ)Ljavacard/security/InitializedMessageDigest;": noSuchAlgorithm,
-	"javacard/security/MessageDigest.getAlgorithm()B":                                                                     func(vm *VM, a []slot) slot { return slot(vm.this(a).field(0)) },
-	"javacard/security/MessageDigest.getLength()B":                                                                        func(vm *VM, a []slot) slot { return slot(vm.digest(a).Size()) },
-	"javacard/security/MessageDigest.reset()V":                                                                            func(vm *VM, a []slot) slot { vm.digest(a).Reset(); return 0 },
+	"javacard/security/MessageDigest.getInitializedMessageDigestInstance(BZ)Ljavacard/security/InitializedMessageDigest;": func(vm *VM, a []slot) slot {
+		return vm.newDigest("javacard/security/InitializedMessageDigest", a[0])
+	},
+	"javacard/security/MessageDigest.getAlgorithm()B": func(vm *VM, a []slot) slot { return slot(vm.this(a).field(0)) },
+	"javacard/security/MessageDigest.getLength()B":    func(vm *VM, a []slot) slot { return slot(vm.digest(a).Size()) },
+	"javacard/security/MessageDigest.reset()V":        func(vm *VM, a []slot) slot { vm.digest(a).Reset(); return 0 },
 	"javacard/security/MessageDigest.update([BSS)V": func(vm *VM, a []slot) slot {
 		vm.digest(a).Write(vm.bytes(a[1], a[2], a[3]))
 		return 0
@@ -109,7 +125,7 @@ var nativesSecurity = map[string]native{
 
 	"javacard/security/RandomData.<init>()V": nothing,
 	"javacard/security/RandomData.getInstance(B)Ljavacard/security/RandomData;": func(vm *VM, a []slot) slot {
-		if t := uint8(a[0]); t < 1 || t > 6 {
+		if !randomAlgorithm(uint8(a[0])) {
 			vm.cryptoError(cryptoNoSuchAlgorithm)
 		}
 		o := vm.newInstance(vm.api.classes["javacard/security/RandomData"])
@@ -174,7 +190,6 @@ var nativesSecurity = map[string]native{
 	},
 	"javacard/security/Signature.init(Ljavacard/security/Key;B)V":     signatureInit,
 	"javacard/security/Signature.init(Ljavacard/security/Key;B[BSS)V": signatureInit,
-	"javacard/security/Signature.setInitialDigest([BSS[BSS)V":         illegalUse,
 	"javacard/security/Signature.update([BSS)V": func(vm *VM, a []slot) slot {
 		if s, ok := asymmetric(vm.this(a)); ok {
 			vm.hashing(vm.this(a), s).Write(vm.bytes(a[1], a[2], a[3]))
@@ -212,8 +227,20 @@ var nativesSecurity = map[string]native{
 	},
 }
 
-func noSuchAlgorithm(vm *VM, _ []slot) slot { vm.cryptoError(cryptoNoSuchAlgorithm); return 0 }
-func illegalUse(vm *VM, _ []slot) slot      { vm.cryptoError(cryptoIllegalUse); return 0 }
+// randomAlgorithm reports whether RandomData has an algorithm: all are the
+// card's generator.
+func randomAlgorithm(n uint8) bool { return n >= 1 && n <= 6 }
+
+func (vm *VM) newDigest(class string, algorithm slot) slot {
+	if newHash(uint8(algorithm)) == nil {
+		vm.cryptoError(cryptoNoSuchAlgorithm)
+	}
+	o := vm.newInstance(vm.api.classes[class])
+	vm.setField(o, 0, uint16(uint8(algorithm)))
+	return o.self.slot()
+}
+
+func illegalUse(vm *VM, _ []slot) slot { vm.cryptoError(cryptoIllegalUse); return 0 }
 
 // Fields of a key. The bytes have one more, which is 1 once they are set: so
 // it is cleared with them.
@@ -227,6 +254,9 @@ const (
 // cleared on reset, on deselection, and persistent.
 func buildKey(vm *VM, a []slot) slot {
 	t, bits := uint8(a[0]), int(int16(a[1]))
+	if a[2]&0xFF != 0 { // no key here is a javacardx.crypto.KeyEncryption
+		vm.cryptoError(cryptoNoSuchAlgorithm)
+	}
 	if kind, ok := asymmetricKinds[t]; ok {
 		return vm.buildAsymmetricKey(t, kind, bits)
 	}

@@ -771,4 +771,29 @@ var apiPackages = []apiPackage{
 			{7, 0x0401, "processSecurity([BSSS)S"},
 		}},
 	}},
+	{name: "javacardx/apdu/util", aid: "A000000062020901", major: 1, minor: 0, classes: []apiClass{
+		{token: 0, name: "javacardx/apdu/util/APDUUtil", flags: 0x0001, super: "java/lang/Object", methods: []apiMethod{
+			{0, 0x0009, "getCLAChannel(B)B"},
+			{1, 0x0009, "isSecureMessagingCLA(B)Z"},
+			{2, 0x0009, "isCommandChainingCLA(B)Z"},
+			{3, 0x0009, "isISOInterindustryCLA(B)Z"},
+			{4, 0x0009, "isValidCLA(B)Z"},
+			{0, 0x0001, "equals(Ljava/lang/Object;)Z"},
+		}},
+	}},
+	{name: "javacardx/security", aid: "A0000000620205", major: 1, minor: 0, classes: []apiClass{
+		{token: 0, name: "javacardx/security/SensitiveResult", flags: 0x0011, super: "java/lang/Object", methods: []apiMethod{
+			{0, 0x0009, "assertEquals(Ljava/lang/Object;)V"},
+			{1, 0x0009, "assertTrue()V"},
+			{2, 0x0009, "assertFalse()V"},
+			{3, 0x0009, "assertNegative()V"},
+			{4, 0x0009, "assertPositive()V"},
+			{5, 0x0009, "assertZero()V"},
+			{6, 0x0009, "assertEquals(S)V"},
+			{7, 0x0009, "assertGreaterThan(S)V"},
+			{8, 0x0009, "assertLessThan(S)V"},
+			{9, 0x0009, "reset()V"},
+			{0, 0x0001, "equals(Ljava/lang/Object;)Z"},
+		}},
+	}},
 }

@@ -34,10 +34,10 @@ type instance struct {
 }
 
 var (
-	_ oncard.Module         = (*module)(nil)
-	_ oncard.Personalizable = (*application)(nil)
-	_ oncard.Selective      = plain{}
-	_ oncard.Uninstaller    = (*instance)(nil)
+	_ oncard.Module      = (*module)(nil)
+	_ oncard.Application = (*application)(nil)
+	_ oncard.Selective   = (*application)(nil)
+	_ oncard.Uninstaller = (*instance)(nil)
 )
 
 func (i *instance) object() *object { return i.vm.objs[i.root] }
@@ -132,20 +132,39 @@ func (m *module) Open(card oncard.Card) (oncard.Application, error) {
 	}
 	i.card, i.pkg = card, m.pkg
 	a := &application{instance: i}
-	if i.personalizable() {
-		return a, nil
+	switch shared := i.class().assignable(m.vm.api.multiSelectable); {
+	case shared && i.personalizable():
+		return struct {
+			*application
+			personalization
+			sharing
+		}{a, personalization{i}, sharing{a}}, nil
+	case shared:
+		return struct {
+			*application
+			sharing
+		}{a, sharing{a}}, nil
+	case i.personalizable():
+		return struct {
+			*application
+			personalization
+		}{a, personalization{i}}, nil
 	}
-	return plain{a}, nil
+	return a, nil
 }
 
-// plain hides that an application could be personalised.
-type plain struct{ a *application }
+// personalization is what an application has that takes STORE DATA, and
+// sharing what one has that is multiselectable: the card asks which it is by
+// its methods.
+type (
+	personalization struct{ i *instance }
+	sharing         struct{ a *application }
+)
 
-func (p plain) Select(cmd iso7816.Command) iso7816.Response  { return p.a.Select(cmd) }
-func (p plain) Process(cmd iso7816.Command) iso7816.Response { return p.a.Process(cmd) }
-func (p plain) Deselect()                                    { p.a.Deselect() }
-func (p plain) Selected() bool                               { return p.a.Selected() }
-func (p plain) Uninstall() error                             { return p.a.Uninstall() }
+var (
+	_ oncard.Personalizable    = personalization{}
+	_ oncard.ChannelSelectable = sharing{}
+)
 
 // application is an instance's behaviour.
 type application struct {
@@ -165,7 +184,7 @@ func (vm *VM) enterApplet(i *instance, selected ref, f func()) error {
 	vm.frames, vm.nested, vm.pending = vm.frames[:0], 0, 0
 	vm.steps = vm.options.Steps
 	vm.owner, vm.group, vm.caller, vm.selected, vm.current = i.root, i.group(), 0, selected, i
-	vm.inTx = false
+	vm.inTx, vm.result = false, sensitiveResult{}
 	err := vm.guard(f)
 	var sw error
 	if err != nil {
@@ -182,6 +201,7 @@ func (vm *VM) enterApplet(i *instance, selected ref, f func()) error {
 		}
 	}
 	vm.owner, vm.group, vm.selected, vm.current = 0, 0, 0, nil
+	vm.dropGlobals()
 	clear(vm.stack[:min(len(vm.stack), 64)])
 	if vm.deletion && vm.installing == nil {
 		vm.deletion = false
@@ -194,7 +214,7 @@ func (vm *VM) enterApplet(i *instance, selected ref, f func()) error {
 
 // method finds a virtual method of the applet by its token in
 // javacard.framework.Applet.
-func (i *instance) method(token int) *method { return i.vm.objs[i.applet()].class.virtual[token] }
+func (i *instance) method(token int) *method { return i.class().virtual[token] }
 
 // Tokens of javacard.framework.Applet.
 const (
@@ -204,22 +224,55 @@ const (
 	appletProcess   = 7
 )
 
+func (i *instance) class() *class { return i.vm.objs[i.applet()].class }
+
 func (i *instance) this() slot { return i.applet().slot() }
 
 // Select implements [oncard.Application]: select, and then process with the
 // SELECT command (JCRE 4.5).
 func (a *application) Select(cmd iso7816.Command) iso7816.Response {
-	vm := a.vm
+	r := a.selectBy(cmd, func() slot { return a.vm.call(a.method(appletSelect), a.this()) })
+	if !a.selected {
+		a.vm.clearOnDeselect(a.group())
+	}
+	return r
+}
+
+// selectBy asks the applet by one of its methods, and then lets it process the
+// command.
+func (a *application) selectBy(cmd iso7816.Command, ask func() slot) iso7816.Response {
 	a.selected = false
-	err := vm.enterApplet(a.instance, a.group(), func() {
-		a.selected = vm.call(a.method(appletSelect), a.this())&0xFF != 0
-	})
+	err := a.vm.enterApplet(a.instance, a.group(), func() { a.selected = ask()&0xFF != 0 })
 	if err != nil || !a.selected {
 		a.selected = false
-		vm.clearOnDeselect(a.group())
 		return iso7816.Response{SW: 0x6999}
 	}
 	return a.process(cmd, true)
+}
+
+// Tokens of javacard.framework.MultiSelectable.
+const (
+	sharedSelect   = 0
+	sharedDeselect = 1
+)
+
+func (s sharing) MultiSelectable() {}
+
+// SelectShared implements [oncard.ChannelSelectable] (JCRE 4.2): memory that is
+// cleared on deselection belongs to the package, which another channel has.
+func (s sharing) SelectShared(cmd iso7816.Command, already bool) iso7816.Response {
+	return s.a.selectBy(cmd, func() slot { return s.call(sharedSelect, already) })
+}
+
+// DeselectShared implements [oncard.ChannelSelectable].
+func (s sharing) DeselectShared(still bool) {
+	// What it throws changes nothing.
+	_ = s.a.vm.enterApplet(s.a.instance, s.a.group(), func() { s.call(sharedDeselect, still) })
+}
+
+func (s sharing) call(token int, flag bool) slot {
+	m := s.a.class().interfaceMethod(s.a.vm.api.multiSelectable, token)
+	return s.a.vm.call(m, s.a.this(), boolean(flag))
 }
 
 // Process implements [oncard.Application].
@@ -227,11 +280,12 @@ func (a *application) Process(cmd iso7816.Command) iso7816.Response { return a.p
 
 func (a *application) process(cmd iso7816.Command, selecting bool) iso7816.Response {
 	vm := a.vm
-	extended := vm.objs[a.applet()].class.assignable(vm.api.extended)
+	extended := a.class().assignable(vm.api.extended)
 	if cmd.Extended && !extended {
 		return iso7816.Response{SW: iso7816.ErrWrongLength}
 	}
-	vm.apdu.begin(cmd, selecting, extended, vm.objs[refBuffer].data)
+	vm.apdu.begin(cmd, a.card.LogicalChannel(), extended, vm.objs[refBuffer].data)
+	vm.apdu.selecting = selecting
 	err := vm.enterApplet(a.instance, a.group(), func() {
 		vm.call(a.method(appletProcess), a.this(), refAPDU.slot())
 	})
@@ -255,7 +309,7 @@ func (a *application) Deselect() {
 
 // personalizable reports whether the applet takes STORE DATA.
 func (i *instance) personalizable() bool {
-	c := i.vm.objs[i.applet()].class
+	c := i.class()
 	return c.assignable(i.vm.api.classes["org/globalplatform/Application"]) ||
 		c.assignable(i.vm.api.classes["org/globalplatform/Personalization"])
 }
@@ -263,30 +317,28 @@ func (i *instance) personalizable() bool {
 // Personalize implements [oncard.Personalizable]: the STORE DATA command goes
 // to processData whole (GPCS 7.3.3), header and data. The Security Domain is
 // selected, so memory that is cleared on deselection is out of reach.
-func (a *application) Personalize(cmd iso7816.Command, channel oncard.SecureChannel) iso7816.Response {
-	vm := a.vm
+func (p personalization) Personalize(cmd iso7816.Command, _ oncard.SecureChannel) iso7816.Response {
+	i, vm := p.i, p.i.vm
 	data := append([]byte{cmd.CLA, cmd.INS, cmd.P1, cmd.P2, byte(len(cmd.Data))}, cmd.Data...)
 	if len(data) > shortBuffer {
 		return iso7816.Response{SW: iso7816.ErrWrongLength}
 	}
-	c := vm.objs[a.applet()].class
+	c := i.class()
 	buffer := vm.objs[refBuffer]
 	clear(buffer.data)
 	copy(buffer.data, data)
-	vm.channel = channel
-	defer func() { vm.channel = nil }()
 	var out []byte
-	err := vm.enterApplet(a.instance, 0, func() {
+	err := vm.enterApplet(i, 0, func() {
 		if p := vm.api.classes["org/globalplatform/Personalization"]; c.assignable(p) {
 			m := c.interfaceMethod(p, 0)
-			n := vm.call(m, a.this(), refBuffer.slot(), 0, short(int16(len(data))), refBuffer.slot(), 0)
+			n := vm.call(m, i.this(), refBuffer.slot(), 0, short(int16(len(data))), refBuffer.slot(), 0)
 			if count := int(int16(n)); count > 0 {
 				out = append(out, buffer.data[:count]...)
 			}
 			return
 		}
 		m := c.interfaceMethod(vm.api.classes["org/globalplatform/Application"], 0)
-		vm.call(m, a.this(), refBuffer.slot(), 0, short(int16(len(data))))
+		vm.call(m, i.this(), refBuffer.slot(), 0, short(int16(len(data))))
 	})
 	if err != nil {
 		return iso7816.Response{SW: vm.status(err)}
@@ -296,18 +348,24 @@ func (a *application) Personalize(cmd iso7816.Command, channel oncard.SecureChan
 
 // Uninstall implements [oncard.Uninstaller] (JCRE 11.3.4): it asks the applet
 // and looks for other instances that refer to its objects. What static fields
-// refer to stays, as the package's own: cards differ here, and many refuse.
-func (i *instance) Uninstall() error {
+// refer to stays, as the package's own, or holds the instance: see [Quirks].
+func (i *instance) Uninstall(withFile bool) error {
 	vm := i.vm
 	vm.sync()
-	if applet := vm.objs[i.applet()]; applet.class.assignable(vm.api.appletEvent) {
+	if c := i.class(); c.assignable(vm.api.appletEvent) {
 		// An exception changes nothing (JCRE 11.3.4).
 		_ = vm.enterApplet(i, i.group(), func() {
-			vm.call(applet.class.interfaceMethod(vm.api.appletEvent, 0), i.this())
+			vm.call(c.interfaceMethod(vm.api.appletEvent, 0), i.this())
 		})
 	}
 	mine := func(r ref) bool { return vm.objs[r].owner == i.root }
-	for r := range vm.mark(func(o *object) bool { return o.kind == kindApplet && o.self != i.root }) {
+	holds := func(o *object) bool {
+		if o.kind == kindPackage {
+			return vm.options.Quirks.StaticsHold && !(withFile && o.self == i.group())
+		}
+		return o.self != i.root
+	}
+	for r := range vm.mark(holds) {
 		if mine(r) {
 			return iso7816.ErrConditions
 		}
@@ -315,8 +373,17 @@ func (i *instance) Uninstall() error {
 	name := vm.objs[i.object().word(appletAID)]
 	kept := vm.mark(func(o *object) bool { return o.kind == kindPackage })
 	used := vm.mark(func(o *object) bool { return o.self != i.root })
+	c := vm.api.classes["org/globalplatform/GPRegistryEntry"]
 	for r := firstHandle; r < len(vm.objs); r++ {
 		o := vm.objs[r]
+		if o != nil && o.class == c && !used[ref(r)] && vm.entryAID(o) == i.aid() {
+			for _, r := range []ref{ref(o.field(0)), o.self} {
+				if err := vm.free(r); err != nil {
+					return err
+				}
+			}
+			continue
+		}
 		switch {
 		case o == nil || !mine(ref(r)):
 		case kept[ref(r)]:

@@ -5,11 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/freearea/freearea/emulator/oncard"
 	"github.com/freearea/freearea/globalplatform/capfile"
@@ -64,10 +68,12 @@ func (m *memory) Commit() error                                          { retur
 func (m *memory) Abort()                                                 {}
 func (m *memory) Undone() int                                            { return 0 }
 func (m *memory) SetTransient(iso7816.AID, oncard.ClearEvent, int) error { return nil }
+func (m *memory) Open(iso7816.AID) error                                 { return iso7816.ErrConditions }
 func (m *memory) Room() oncard.Room                                      { return oncard.Room{} }
 func (m *memory) Random() io.Reader                                      { return bytes.NewReader(nil) }
 func (m *memory) Extended() bool                                         { return false }
 func (m *memory) Contactless() bool                                      { return false }
+func (m *memory) Protocol() byte                                         { return 1 }
 
 func newMachine(t testing.TB, l Linker) *VM {
 	t.Helper()
@@ -540,10 +546,55 @@ func FuzzBytecode(f *testing.F) {
 	})
 }
 
-// exercise calls all methods of a package with arguments of all kinds. The
-// machine's own recovery is what is tested: nothing may get past it.
-func exercise(vm *VM, p *pkg) {
-	for _, m := range p.methods {
+// TestFused runs every method of the load files at hand with instructions fused
+// and as they are: the same results, bytecodes paid for, and memory. (That
+// holds for code that keeps to the stack it says it uses, as a verifier makes
+// sure; other code is only stopped.)
+func TestFused(t *testing.T) {
+	t.Parallel()
+	files, err := filepath.Glob("testdata/*.cap")
+	if err != nil || len(files) == 0 {
+		t.Fatal(files, err)
+	}
+	for _, name := range append([]string{"testdata/lib.cap", "testdata/server.cap", "../../applets/javacard/base.cap"}, files...) {
+		var done [2]string
+		for i := range done {
+			vm := newMachine(t, Linker{})
+			vm.plain = i == 1
+			for _, file := range slices.Compact([]string{"testdata/lib.cap", "testdata/server.cap", name}) {
+				c, err := capfile.ReadFile(file)
+				if err != nil {
+					t.Fatal(err)
+				}
+				aid := c.Package.AID
+				if vm.packages[aid] == nil {
+					if _, err := vm.Link(aid, c.LoadFileDataBlock(), [32]byte{}); err != nil {
+						t.Fatal(file, err)
+					}
+				}
+				if file == name {
+					done[i] = exercise(vm, vm.packages[aid])
+				}
+			}
+		}
+		if diff := cmp.Diff(done[1], done[0]); diff != "" {
+			t.Errorf("%s, plain and fused:\n%s", name, diff)
+		}
+	}
+}
+
+// exercise calls all methods of a package with arguments of all kinds, and
+// returns what came of it: results, the bytecodes left, and the memory. The
+// machine's own recovery is tested: nothing may get past it.
+func exercise(vm *VM, p *pkg) string {
+	var done strings.Builder
+	call := func(m *method, args []slot) {
+		var result slot
+		err := vm.guard(func() { result = vm.call(m, args...) })
+		fmt.Fprintln(&done, m.offset, args, result, err, vm.steps)
+	}
+	for _, offset := range slices.Sorted(maps.Keys(p.methods)) {
+		m := p.methods[offset]
 		if m.abstract {
 			continue
 		}
@@ -564,11 +615,12 @@ func exercise(vm *VM, p *pkg) {
 					args[i] = refAPDU.slot()
 				}
 			}
-			vm.apdu.begin(iso7816.Command{INS: byte(kind), Data: []byte{1, 2, 3, 4, 5, 6, 7, 8}}, false, false, vm.objs[refBuffer].data)
-			_ = vm.guard(func() { vm.call(m, args...) })
+			vm.apdu.begin(iso7816.Command{INS: byte(kind), Data: []byte{1, 2, 3, 4, 5, 6, 7, 8}}, 0, false, vm.objs[refBuffer].data)
+			call(m, args)
 		}
 	}
-	for _, c := range p.classes {
+	for _, offset := range slices.Sorted(maps.Keys(p.classes)) {
+		c := p.classes[offset]
 		if c.iface || c.abstract {
 			continue
 		}
@@ -582,11 +634,30 @@ func exercise(vm *VM, p *pkg) {
 				for i := 1; i < len(args); i++ {
 					args[i] = refBuffer.slot()
 				}
-				_ = vm.guard(func() { vm.call(m, args...) })
+				call(m, args)
 			}
 		})
 	}
 	if err := vm.collect(); err != nil {
 		panic(fmt.Sprint("collect: ", err))
+	}
+	for _, o := range vm.sys.(*memory).objects {
+		fmt.Fprintf(&done, "%x\n", o)
+	}
+	return done.String()
+}
+
+// TestNamesOfOtherCode: names go with the code that they were made for.
+func TestNamesOfOtherCode(t *testing.T) {
+	t.Parallel()
+	var out strings.Builder
+	names := &Names{pkg: testPackage, code: []byte{1}, methods: map[int]methodNames{1: {name: "wrong"}, 5: {name: "wrong"}}}
+	vm := newMachine(t, Linker{Trace: &Trace{AID: testPackage, Names: names, W: &out}})
+	if _, err := vm.Link(testPackage, image{methods: []code{{1, 0, 0, []byte{opSconst1, opSreturn}}}}.build(), [32]byte{}); err != nil {
+		t.Fatal(err)
+	}
+	exercise(vm, vm.packages[testPackage])
+	if text := out.String(); strings.Contains(text, "wrong") || !strings.HasPrefix(text, "# the names of F00000000200 are those of other code than the card's, and are not used\n# call F00000000200:method@0001\n") {
+		t.Errorf("%s", text)
 	}
 }

@@ -146,7 +146,8 @@ type method struct {
 	void     bool // of native methods: there is no result
 
 	code     []instruction
-	at       []int // offset of each instruction, for traces
+	at       []int    // offset of each instruction in the Method component
+	texts    []string // of bytecodes, for a trace
 	handlers []handler
 	switches []switchTable
 	native   native
@@ -189,6 +190,7 @@ type pkg struct {
 	staticSize   int
 	applets      []appletEntry
 	initial      staticInit
+	trace        *tracing // nil where nothing is shown
 }
 
 type exportedClass struct {
@@ -264,6 +266,7 @@ func buildAPI() *api {
 	natives := map[string]native{}
 	for _, table := range []map[string]native{
 		nativesLang, nativesFramework, nativesAPDU, nativesPIN, nativesSecurity, nativesCipher, nativesKeys, nativesAsymmetric, nativesGP,
+		nativesAPDUUtil, nativesArrays, nativesAEAD, nativesOneShot, nativesResult,
 	} {
 		for name, f := range table {
 			if natives[name] != nil {
@@ -344,6 +347,9 @@ func buildAPI() *api {
 				m.args++
 			}
 			m.native = natives[name]
+			if result := am.signature[strings.IndexByte(am.signature, ')')+1]; m.native != nil && (sensitiveClasses[ac.name] || sensitiveMethods[name]) && !m.void {
+				m.native = recording(m.native, result)
+			}
 			if m.native != nil {
 				used++
 				m.abstract = false

@@ -122,30 +122,41 @@ func (l *linking) decode(m *method) {
 			}
 		}
 	}
+	offsets := make([]int, 0, len(seen))
 	for offset := range seen {
-		m.at = append(m.at, offset)
+		offsets = append(offsets, offset)
 	}
-	sort.Ints(m.at)
-	index := make(map[int]int, len(m.at))
-	for i, offset := range m.at {
-		index[offset] = i
+	sort.Ints(offsets)
+	for i, offset := range offsets {
 		in := seen[offset]
-		last := i == len(m.at)-1
+		last := i == len(offsets)-1
 		switch {
-		case !last && m.at[i+1] < offset+in.size:
+		case !last && offsets[i+1] < offset+in.size:
 			malformed("instructions that overlap at offset %d", offset)
-		case in.falls && (last || m.at[i+1] != offset+in.size):
+		case in.falls && (last || offsets[i+1] != offset+in.size):
 			malformed("code at offset %d that goes on nowhere", offset)
 		}
 	}
-	if m.at[0] != start {
+	if offsets[0] != start {
 		malformed("code before the method at offset %d", m.offset)
 	}
-	m.code = make([]instruction, len(m.at))
-	for i, offset := range m.at {
-		m.code[i] = l.instruction(m, seen[offset], index)
+	index := l.layout(m, offsets, seen)
+	t := l.pkg.trace
+	m.code = make([]instruction, 0, len(m.at))
+	if t != nil {
+		m.code = append(m.code, instruction{op: opEntered})
 	}
-	fuse(m.code)
+	for _, offset := range offsets {
+		in := seen[offset]
+		if t != nil && t.shows(in.op) {
+			m.code = append(m.code, instruction{op: opTraced, n: uint16(in.op), a: int32(len(m.texts))})
+			m.texts = append(m.texts, in.text())
+		}
+		m.code = append(m.code, l.instruction(m, in, index))
+	}
+	if t == nil && !l.vm.plain {
+		fuse(m.code)
+	}
 	for i, h := range l.handlers {
 		if !used[i] {
 			continue
@@ -161,6 +172,25 @@ func (l *linking) decode(m *method) {
 		}
 		m.handlers = append(m.handlers, out)
 	}
+}
+
+// layout decides where a method's bytecodes will stand: one behind the other,
+// in a trace behind what writes a line. It returns the indices that jumps go to,
+// by offset.
+func (l *linking) layout(m *method, offsets []int, code map[int]rawInstruction) map[int]int {
+	t := l.pkg.trace
+	if t != nil {
+		m.at = append(m.at, offsets[0]) // the entry, which no jump goes to
+	}
+	index := make(map[int]int, len(offsets))
+	for _, offset := range offsets {
+		index[offset] = len(m.at)
+		if t != nil && t.shows(code[offset].op) {
+			m.at = append(m.at, offset)
+		}
+		m.at = append(m.at, offset)
+	}
+	return index
 }
 
 // constant returns an entry of the constant pool that must be of a type.

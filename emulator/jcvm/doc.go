@@ -18,12 +18,23 @@
 //     shareable interface objects; persistent and transient objects; transactions
 //     with the card's commit capacity, whose abort turns references to objects
 //     made inside of them into null; deletion of objects on request.
-//   - java.lang, javacard.framework, and of javacard.security, javacardx.crypto,
-//     javacardx.apdu and org.globalplatform what the tables of native methods
-//     list (natives…); [Supported] tells for a member. A package links if it
-//     refers to members that the API has; one that has no implementation here
-//     ends the command with 6F00 when it is called. An algorithm that is missing
-//     throws CryptoException.NO_SUCH_ALGORITHM.
+//   - The API of Java Card Classic 3.0.4 and 3.0.5: java.lang,
+//     javacard.framework, javacard.security, javacardx.crypto, javacardx.apdu
+//     and javacardx.apdu.util, javacardx.security, and org.globalplatform 1.6. A
+//     test walks through all members; [Supported] tells for one. A package links
+//     if it refers to members that the API has; one that has no implementation
+//     here ends the command with 6F00 when it is called. An algorithm that is
+//     missing throws CryptoException.NO_SUCH_ALGORITHM.
+//   - Logical channels and applets on several of them at once, with
+//     MultiSelectable told of each; an applet that isn't, or another of its
+//     package, is refused on a second channel with 6985.
+//   - T=1 and T=0, as the card's ATR says. With T=0 the card splits responses
+//     itself (61xx, 6Cxx): the applet has run by then, so that the reasons
+//     NO_T0_GETRESPONSE and NO_T0_REISSUE are never thrown.
+//   - org.globalplatform: the secure channel of the Security Domain that an
+//     applet is associated with, whichever protocol it speaks; the registry with
+//     what the applet's privileges allow; Global Services and the global PIN;
+//     STORE DATA through Application and Personalization.
 //   - Symmetric cryptography: DES, AES and HMAC keys, their ciphers and MACs,
 //     digests up to SHA-3, checksums, random data.
 //   - RSA from 512 to 4096 bits in steps of 32, with and without CRT: key pairs,
@@ -35,15 +46,18 @@
 //
 // # Not executed
 //
-// Logical channels and multiselectable applications beyond the basic channel,
-// RMI, biometry, javacard.framework.service, the extended CAP format of Java
-// Card 3.1, the annotations and checks of an on-card verifier: types are checked
-// while the code runs instead.
+// RMI, biometry, javacard.framework.service, the packages javacardx.framework
+// and javacardx.external, the extended CAP format of Java Card 3.1, the
+// annotations and checks of an on-card verifier: types are checked while the
+// code runs instead.
 //
-// Of asymmetric cryptography: DSA, Diffie-Hellman and curves over binary
+// Of cryptography: DSA, Diffie-Hellman, Korean SEED and curves over binary
 // fields, RIPEMD-160, ISO 9796 and message recovery, the mapping of PACE, keys
-// that share parameters, encrypted keys, setInitialDigest, and the OneShot
-// classes.
+// that take encrypted values (KeyEncryption).
+//
+// SecureChannelx.setSecurityLevel; what Authority and the HTTP interfaces of
+// org.globalplatform are for. An application that is selected implicitly sees a
+// SELECT command, though there was none.
 //
 // # Where cards differ
 //
@@ -60,6 +74,15 @@
 //   - A key pair over a curve needs parameters, set in one of its keys: cards
 //     may have some of their own, and an application that counts on them fails
 //     here with ILLEGAL_VALUE.
+//   - A key with a shared domain gets a copy of the parameters: what becomes of
+//     the other key later is nothing to it.
+//   - What init told an AEADCipher is lost with power; what it told a Cipher or
+//     a Signature is not. After doFinal both begin anew.
+//   - Integrity-sensitive arrays are there; since nothing disturbs an emulated
+//     card's memory, their integrity always holds.
+//   - The object of a OneShot class is gone with close, and with the command:
+//     using it then throws NullPointerException.
+//   - [Quirks] names more, each with the usual value.
 //   - A transient private key loses the parameters of its curve with its value,
 //     and clearKey clears them too.
 //   - Numbers are read as long as the field or the modulus, a public exponent

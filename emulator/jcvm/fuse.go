@@ -1,8 +1,9 @@
 package jcvm
 
 // fuse puts one instruction in the place of the first of a sequence that it
-// does the work of. The others stay where they are, for jumps into the middle;
-// the fused one goes on behind them. Of what is fused only the last may throw.
+// does the work of. The others stay where they are, for jumps into the middle,
+// and for what may throw: the fused one either goes on behind them, or does the
+// first one's work alone.
 func fuse(code []instruction) {
 	at := func(i int) instruction {
 		if i < len(code) {
@@ -12,8 +13,10 @@ func fuse(code []instruction) {
 	}
 	local := func(in instruction) bool { return in.op == opSload && in.n < 256 }
 	for i := range code { // forwards: what comes later is still as it was
-		a, b, c, d := code[i], at(i+1), at(i+2), at(i+3)
+		a, b, c, d, e := code[i], at(i+1), at(i+2), at(i+3), at(i+4)
 		switch {
+		case local(a) && local(b) && c.op == opSspush && d.op == opSadd && e.op == opBaload:
+			code[i] = instruction{op: opLoadByteAfter, n: a.n | b.n<<8, a: c.a}
 		case local(a) && local(b) && arithmetic(c.op):
 			code[i] = arith(opArithLocalLocal, c.op, a.n, int32(b.n), d)
 		case local(a) && b.op == opSspush && arithmetic(c.op):
@@ -28,7 +31,7 @@ func fuse(code []instruction) {
 			code[i] = arith(opArithStackLocal, b.op, 0, int32(a.n), c)
 		case a.op == opSspush && arithmetic(b.op):
 			code[i] = arith(opArithStackConst, b.op, 0, int32(uint16(a.a)), c)
-		case local(a) && local(b):
+		case local(a) && local(b) && !(local(c) && (d.op == opBaload || d.op == opSspush && e.op == opSadd)):
 			code[i] = instruction{op: opLoadTwo, n: a.n | b.n<<8}
 		case arithmetic(a.op) && b.op == opSstore && b.n < 256:
 			code[i] = instruction{op: opArithStackStackStore, x: a.op, n: b.n << 8}

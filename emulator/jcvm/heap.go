@@ -39,7 +39,7 @@ func (k kind) array() bool { return k >= kindBoolean && k <= kindReference }
 
 // A persistent object is a header and its data, all numbers big-endian:
 //
-//	kind (1) | event of transient data + 1, or 0 (1) | owner (2) | package (2) | class (2) | data
+//	kind (1) | event of transient data + 1, or 0; 80 for a sensitive array (1) | owner (2) | package (2) | class (2) | data
 //
 // The class is that of an instance, or of the elements of an array of
 // references: by its package's root object, or FF00 and above for the API's,
@@ -53,6 +53,9 @@ const (
 	headOwner  = 2
 	headClass  = 4
 )
+
+// sensitiveArray marks an integrity-sensitive array in the byte of the event.
+const sensitiveArray = 0x80
 
 // object is what the machine knows of an object. The fields of a persistent
 // one are the card's memory itself, read directly and written through the card.
@@ -70,6 +73,7 @@ type object struct {
 	global     bool // global array
 	event      oncard.ClearEvent
 	transient  bool
+	sensitive  bool // integrity-sensitive array
 	owner      ref
 	group      ref // package of the owner: its context
 	self       ref
@@ -152,7 +156,8 @@ func (vm *VM) decode(r ref, b []byte) *object {
 	o.owner = ref(binary.BigEndian.Uint16(b[headOwner:]))
 	o.data, o.persistent = b[headerSize:], true
 	size := o.kind.size()
-	if event := b[headEvent]; event != 0 && size > 0 && len(o.data) == 2 {
+	o.sensitive = b[headEvent]&sensitiveArray != 0
+	if event := b[headEvent] &^ sensitiveArray; event != 0 && size > 0 && len(o.data) == 2 {
 		o.length = int(binary.BigEndian.Uint16(o.data))
 		o.data, o.persistent = make([]byte, o.length*size), false
 		o.event, o.transient = oncard.ClearEvent(event-1), true
@@ -275,6 +280,11 @@ func (vm *VM) newInstance(c *class) *object {
 // newArray makes a persistent array; element is the class of the elements of
 // an array of references.
 func (vm *VM) newArray(k kind, n int, element *class) *object {
+	return vm.newArrayWith(k, n, element, 0)
+}
+
+// newArrayWith is newArray with more in the byte of the event.
+func (vm *VM) newArrayWith(k kind, n int, element *class, mark byte) *object {
 	if n < 0 {
 		vm.throw("java/lang/NegativeArraySizeException")
 	}
@@ -282,12 +292,17 @@ func (vm *VM) newArray(k kind, n int, element *class) *object {
 	if element != nil {
 		id = element.id
 	}
-	return vm.allocate(k, 0, vm.owner, id, make([]byte, n*k.size()))
+	return vm.allocate(k, mark, vm.owner, id, make([]byte, n*k.size()))
 }
 
 // newTransient makes an array that is cleared on an event, accounted to the
 // running instance.
 func (vm *VM) newTransient(k kind, n int, element *class, event oncard.ClearEvent) *object {
+	return vm.newTransientWith(k, n, element, event, 0)
+}
+
+// newTransientWith is newTransient with more in the byte of the event.
+func (vm *VM) newTransientWith(k kind, n int, element *class, event oncard.ClearEvent, mark byte) *object {
 	if n < 0 {
 		vm.throw("java/lang/NegativeArraySizeException")
 	}
@@ -304,7 +319,71 @@ func (vm *VM) newTransient(k kind, n int, element *class, event oncard.ClearEven
 	if element != nil {
 		id = element.id
 	}
-	return vm.allocate(k, byte(event)+1, vm.owner, id, []byte{byte(n >> 8), byte(n)})
+	return vm.allocate(k, byte(event)+1|mark, vm.owner, id, []byte{byte(n >> 8), byte(n)})
+}
+
+// newGlobal makes a global array that lasts until the command ends: nothing can
+// keep a reference to it (JCRE 6.2.2). Its memory is what transient objects
+// leave.
+func (vm *VM) newGlobal(k kind, n int) *object {
+	if n < 0 {
+		vm.throw("java/lang/NegativeArraySizeException")
+	}
+	used := n * k.size()
+	for r := refGlobals; r < firstHandle; r++ {
+		if o := vm.objs[r]; o != nil {
+			used += len(o.data)
+		}
+	}
+	if used > vm.sys.Room().TransientReset {
+		vm.throwReason("javacard/framework/SystemException", systemNoTransientSpace)
+	}
+	o := &object{
+		kind: k, class: vm.api.array, length: n, data: make([]byte, n*k.size()),
+		global: true, group: everyone, transient: true, event: oncard.OnReset,
+	}
+	if k == kindReference {
+		o.element = vm.api.object
+	}
+	return vm.addGlobal(o)
+}
+
+// addGlobal gives an object that lasts until the command ends its reference.
+func (vm *VM) addGlobal(o *object) *object {
+	for r := refGlobals; r < firstHandle; r++ {
+		if vm.objs[r] == nil {
+			o.self, vm.objs[r], vm.globals = r, o, true
+			return o
+		}
+	}
+	vm.throwReason("javacard/framework/SystemException", systemNoResource)
+	return nil
+}
+
+// dropGlobals ends what addGlobal made.
+func (vm *VM) dropGlobals() {
+	if vm.globals {
+		clear(vm.objs[refGlobals:firstHandle])
+		vm.globals = false
+	}
+}
+
+// arrayType is the kind of an array by its JCSystem.ARRAY_TYPE_….
+func (vm *VM) arrayType(s slot) kind {
+	switch uint8(s) {
+	case 1:
+		return kindBoolean
+	case 2:
+		return kindByte
+	case 3:
+		return kindShort
+	case 4:
+		return kindInt
+	case 5:
+		return kindReference
+	}
+	vm.throwReason("javacard/framework/SystemException", systemIllegalValue)
+	return 0
 }
 
 // takeTransient accounts more bytes of transient memory to an instance. What

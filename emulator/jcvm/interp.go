@@ -11,7 +11,7 @@ type frame struct {
 	method *method
 	base   int // of the window
 	sp     int // within the window
-	pc     int // of the running instruction; for callers that of the call
+	pc     int // index of the instruction that runs next; for callers that of the call
 	// What was before the call.
 	owner, group, caller ref
 }
@@ -23,7 +23,8 @@ func (vm *VM) call(m *method, args ...slot) slot {
 		vm.fault("calls nested too deeply")
 	}
 	base := 0
-	if n := len(vm.frames); n > 0 {
+	n := len(vm.frames)
+	if n > 0 {
 		f := &vm.frames[n-1]
 		base = f.base + f.method.frame
 	}
@@ -33,19 +34,19 @@ func (vm *VM) call(m *method, args ...slot) slot {
 	if m.native != nil {
 		return m.native(vm, args)
 	}
-	pc := vm.pc
+	if n >= maxFrames {
+		vm.fault("more than %d methods deep", maxFrames)
+	}
 	vm.nested++
-	depth := len(vm.frames)
 	// A frame of no method, to take the result: two slots of stack.
 	outer := &method{frame: len(args) + 2, pkg: m.pkg}
 	copy(vm.stack[base:], args)
 	vm.frames = append(vm.frames, frame{method: outer, base: base, sp: len(args), owner: vm.owner, group: vm.group, caller: vm.caller})
 	vm.enter(m)
-	caught := vm.run(depth + 1)
-	f := vm.frames[depth]
+	caught := vm.run(n + 1)
+	f := vm.frames[n]
 	vm.pop()
 	vm.nested--
-	vm.pc = pc
 	if !caught {
 		panic(thrown{})
 	}
@@ -105,7 +106,6 @@ func (vm *VM) attempt(depth int) (done bool) {
 				panic(e)
 			}
 			vm.nested = nested
-			vm.frames[len(vm.frames)-1].pc = vm.pc
 			done = false
 		}
 	}()
@@ -125,12 +125,18 @@ func (vm *VM) unwind(depth int) bool {
 			if f.pc < h.from || f.pc >= h.to || h.class != nil && (o == nil || !o.class.extends(h.class)) {
 				continue
 			}
+			if t := f.method.pkg.trace; t != nil {
+				t.caught(vm, f, h.target)
+			}
 			f.sp = f.method.operands
 			vm.stack[f.base : f.base+f.method.frame][f.sp] = vm.pending.slot()
 			f.sp++
 			f.pc = h.target
 			vm.pending = 0
 			return true
+		}
+		if t := f.method.pkg.trace; t != nil {
+			t.left(vm, f)
 		}
 		vm.pop()
 	}
@@ -188,20 +194,56 @@ func wrongKind() { panic(fault{"array of another type"}) }
 
 func int32Of(high, low slot) int32 { return int32(uint32(high)<<16 | uint32(uint16(low))) }
 
-// execute is the interpreter. Indices that leave the window of the stack
-// panic, and guard makes a fault of it.
+// execute runs until the frames are no more than depth.
 func (vm *VM) execute(depth int) {
-	f := &vm.frames[len(vm.frames)-1]
-	m := f.method
-	code, cs := m.code, m.pkg.constants
-	st := vm.stack[f.base : f.base+m.frame : f.base+m.frame] // window of the running frame
-	pc, sp := f.pc, f.sp
-	target := 0
-	var l, r slot // operands of a fused instruction
-	var callee *method
-	n, base, switchTo := 0, 0, noSwitch
 	for {
-		in := &code[pc]
+		in := vm.straight(depth)
+		if in == nil {
+			return
+		}
+		vm.step(&vm.frames[len(vm.frames)-1], in)
+	}
+}
+
+// open returns an object that the running context may use without a closer look.
+func (vm *VM) open(s slot) *object {
+	if s>>16 == 1 {
+		if o := vm.objs[uint16(s)]; o != nil && (o.group == vm.group || o.group == everyone) && !o.checked {
+			return o
+		}
+	}
+	return nil
+}
+
+// straight executes what stays within windows of the stack and in volatile
+// memory: most of what methods do. It returns the first instruction that does
+// more, with the last frame on it, for step: also one that it does have a case
+// for, where the object isn't the running context's own, an index is out of
+// range or a write persistent. It returns nil when the frames are no more than
+// depth.
+//
+// Nothing is live across a call in here, so that Go keeps the state in
+// registers: where there is a call, the frame is read anew after it. An index
+// that leaves the window of the stack panics, and guard makes a fault of it.
+func (vm *VM) straight(depth int) *instruction {
+	var (
+		f      *frame
+		code   []instruction
+		cs     []constant
+		st     []slot // window of the running frame
+		pc, sp int
+		in     *instruction
+		l, r   slot // operands of a fused instruction
+		target int
+		callee *method
+	)
+frame:
+	f = &vm.frames[len(vm.frames)-1]
+	code, cs = f.method.code, f.method.pkg.constants
+	st = vm.stack[f.base : f.base+f.method.frame]
+	pc, sp = f.pc, f.sp
+	for {
+		in = &code[pc]
 		pc++
 		switch in.op {
 		case opNop:
@@ -227,91 +269,42 @@ func (vm *VM) execute(depth int) {
 			sp -= 2
 			st[in.n], st[in.n+1] = st[sp], st[sp+1]
 
-		case opAaload:
-			vm.pc = pc - 1
-			sp--
-			o, i := vm.load(st[sp-1], st[sp])
-			if o.kind != kindReference {
-				wrongKind()
-			}
-			st[sp-1] = tagReference | slot(binary.BigEndian.Uint16(o.data[2*i:]))
 		case opBaload:
-			sp--
-			if s := st[sp-1]; s>>16 == 1 {
-				// The usual case without calls: one's own array.
-				if o := vm.objs[uint16(s)]; o != nil && o.kind == kindByte && o.group == vm.group && !o.checked {
-					if i := int(uint16(st[sp])); i < len(o.data) {
-						st[sp-1] = slot(uint16(int8(o.data[i])))
-						continue
-					}
+			if o := vm.open(st[sp-2]); o != nil && o.kind == kindByte {
+				if i := int(uint16(st[sp-1])); i < len(o.data) {
+					sp--
+					st[sp-1] = slot(uint16(int8(o.data[i])))
+					continue
 				}
 			}
-			vm.pc = pc - 1
-			o, i := vm.load(st[sp-1], st[sp])
-			if o.kind != kindByte && o.kind != kindBoolean {
-				wrongKind()
-			}
-			st[sp-1] = slot(uint16(int8(o.data[i])))
+			goto leave
 		case opSaload:
-			vm.pc = pc - 1
-			sp--
-			o, i := vm.load(st[sp-1], st[sp])
-			if o.kind != kindShort {
-				wrongKind()
-			}
-			st[sp-1] = slot(binary.BigEndian.Uint16(o.data[2*i:]))
-		case opIaload:
-			vm.pc = pc - 1
-			o, i := vm.load(st[sp-2], st[sp-1])
-			if o.kind != kindInt {
-				wrongKind()
-			}
-			v := binary.BigEndian.Uint32(o.data[4*i:])
-			st[sp-2], st[sp-1] = slot(v>>16), slot(uint16(v))
-		case opAastore:
-			vm.pc = pc - 1
-			sp -= 3
-			vm.storeReference(st[sp], st[sp+1], st[sp+2])
-		case opBastore, opStoreByte:
-			if in.op == opStoreByte {
-				pc++ // what is stored is a byte anyway
-			}
-			sp -= 3
-			if s := st[sp]; s>>16 == 1 {
-				if o := vm.objs[uint16(s)]; o != nil && o.kind == kindByte && o.group == vm.group && !o.checked && !o.persistent {
-					if i := int(uint16(st[sp+1])); i < len(o.data) {
-						o.data[i] = byte(st[sp+2])
-						continue
-					}
+			if o := vm.open(st[sp-2]); o != nil && o.kind == kindShort {
+				if i := 2 * int(uint16(st[sp-1])); i < len(o.data) {
+					sp--
+					st[sp-1] = slot(binary.BigEndian.Uint16(o.data[i:]))
+					continue
 				}
 			}
-			vm.pc = pc - 1
-			o, i := vm.load(st[sp], st[sp+1])
-			switch {
-			case o.kind != kindByte && o.kind != kindBoolean:
-				wrongKind()
-			case o.persistent:
-				vm.write1(o, i, byte(st[sp+2]))
-			default:
-				o.data[i] = byte(st[sp+2])
+			goto leave
+		case opBastore:
+			if o := vm.open(st[sp-3]); o != nil && o.kind == kindByte && !o.persistent {
+				if i := int(uint16(st[sp-2])); i < len(o.data) {
+					o.data[i] = byte(st[sp-1])
+					sp -= 3
+					continue
+				}
 			}
+			goto leave
 		case opSastore:
-			vm.pc = pc - 1
-			sp -= 3
-			o, i := vm.load(st[sp], st[sp+1])
-			if o.kind != kindShort {
-				wrongKind()
+			if o := vm.open(st[sp-3]); o != nil && o.kind == kindShort && !o.persistent {
+				if i := 2 * int(uint16(st[sp-2])); i < len(o.data) {
+					binary.BigEndian.PutUint16(o.data[i:], uint16(st[sp-1]))
+					sp -= 3
+					continue
+				}
 			}
-			vm.write2(o, 2*i, uint16(st[sp+2]))
-		case opIastore:
-			vm.pc = pc - 1
-			sp -= 4
-			o, i := vm.load(st[sp], st[sp+1])
-			if o.kind != kindInt {
-				wrongKind()
-			}
-			vm.write4(o, 4*i, uint32(int32Of(st[sp+2], st[sp+3])))
-
+			goto leave
 		case opPop:
 			sp--
 		case opPop2:
@@ -323,25 +316,6 @@ func (vm *VM) execute(depth int) {
 			st[sp+1] = st[sp-1]
 			st[sp] = st[sp-2]
 			sp += 2
-		case opDupX:
-			high, low := int(in.x), int(in.n)
-			if low == 0 {
-				copy(st[sp:sp+high], st[sp-high:sp])
-			} else {
-				// The top words go below the n topmost ones as well.
-				_ = st[sp+high-1]
-				copy(st[sp-low+high:sp+high], st[sp-low:sp])
-				copy(st[sp-low:sp-low+high], st[sp:sp+high])
-			}
-			sp += high
-		case opSwapX:
-			high, low := int(in.x), int(in.n)
-			var top [4]slot
-			part := st[sp-high-low : sp]
-			copy(top[:], part[low:])
-			copy(part[high:], part[:low])
-			copy(part, top[:high])
-
 		case opSadd:
 			sp--
 			st[sp-1] = slot(uint16(st[sp-1] + st[sp]))
@@ -351,20 +325,6 @@ func (vm *VM) execute(depth int) {
 		case opSmul:
 			sp--
 			st[sp-1] = slot(uint16(st[sp-1] * st[sp]))
-		case opSdiv:
-			vm.pc = pc - 1
-			sp--
-			if int16(st[sp]) == 0 {
-				vm.throw("java/lang/ArithmeticException")
-			}
-			st[sp-1] = slot(uint16(int32(int16(st[sp-1])) / int32(int16(st[sp]))))
-		case opSrem:
-			vm.pc = pc - 1
-			sp--
-			if int16(st[sp]) == 0 {
-				vm.throw("java/lang/ArithmeticException")
-			}
-			st[sp-1] = slot(uint16(int32(int16(st[sp-1])) % int32(int16(st[sp]))))
 		case opSneg:
 			st[sp-1] = slot(uint16(-st[sp-1]))
 		case opSshl:
@@ -389,76 +349,12 @@ func (vm *VM) execute(depth int) {
 		case opSinc:
 			st[in.n] = slot(uint16(uint32(st[in.n]) + uint32(in.a)))
 
-		case opIadd, opIsub, opImul, opIdiv, opIrem, opIand, opIor, opIxor:
-			vm.pc = pc - 1
-			sp -= 2
-			a, b := int32Of(st[sp-2], st[sp-1]), int32Of(st[sp], st[sp+1])
-			switch in.op {
-			case opIadd:
-				a += b
-			case opIsub:
-				a -= b
-			case opImul:
-				a *= b
-			case opIand:
-				a &= b
-			case opIor:
-				a |= b
-			case opIxor:
-				a ^= b
-			default:
-				if b == 0 {
-					vm.throw("java/lang/ArithmeticException")
-				}
-				if in.op == opIdiv {
-					a = int32(int64(a) / int64(b))
-				} else {
-					a = int32(int64(a) % int64(b))
-				}
-			}
-			st[sp-2], st[sp-1] = slot(uint32(a)>>16), slot(uint16(a))
-		case opIneg:
-			a := -int32Of(st[sp-2], st[sp-1])
-			st[sp-2], st[sp-1] = slot(uint32(a)>>16), slot(uint16(a))
-		case opIshl, opIshr, opIushr:
-			sp -= 2
-			a, b := int32Of(st[sp-2], st[sp-1]), st[sp+1]&0x1F
-			switch in.op {
-			case opIshl:
-				a <<= b
-			case opIshr:
-				a >>= b
-			default:
-				a = int32(uint32(a) >> b)
-			}
-			st[sp-2], st[sp-1] = slot(uint32(a)>>16), slot(uint16(a))
-		case opIinc:
-			a := int32Of(st[in.n], st[in.n+1]) + in.a
-			st[in.n], st[in.n+1] = slot(uint32(a)>>16), slot(uint16(a))
 		case opS2b:
 			st[sp-1] = slot(uint16(int8(st[sp-1])))
 		case opS2i:
 			a := int32(int16(st[sp-1]))
 			st[sp], st[sp-1] = slot(uint16(a)), slot(uint32(a)>>16)
 			sp++
-		case opI2b:
-			sp--
-			st[sp-1] = slot(uint16(int8(st[sp])))
-		case opI2s:
-			sp--
-			st[sp-1] = slot(uint16(st[sp]))
-		case opIcmp:
-			a, b := int32Of(st[sp-4], st[sp-3]), int32Of(st[sp-2], st[sp-1])
-			sp -= 3
-			switch {
-			case a < b:
-				st[sp-1] = 0xFFFF
-			case a > b:
-				st[sp-1] = 1
-			default:
-				st[sp-1] = 0
-			}
-
 		case opIfeq:
 			sp--
 			if uint16(st[sp]) == 0 {
@@ -531,313 +427,104 @@ func (vm *VM) execute(depth int) {
 			}
 		case opGoto:
 			goto jump
-		case opJsr:
-			st[sp] = tagReturn | slot(uint16(pc))
-			sp++
-			goto jump
-		case opRet:
-			if st[in.n]>>16 != 2 {
-				panic(fault{"return of a subroutine to what is no address"})
-			}
-			target = int(uint16(st[in.n]))
-			goto turn
-		case opStableswitch:
-			sp--
-			target = m.switches[in.a].table(int32(int16(st[sp])))
-			goto turn
-		case opItableswitch:
-			sp -= 2
-			target = m.switches[in.a].table(int32Of(st[sp], st[sp+1]))
-			goto turn
-		case opSlookupswitch:
-			sp--
-			target = m.switches[in.a].lookup(int32(int16(st[sp])))
-			goto turn
-		case opIlookupswitch:
-			sp -= 2
-			target = m.switches[in.a].lookup(int32Of(st[sp], st[sp+1]))
-			goto turn
-
-		case opAreturn, opSreturn, opIreturn, opReturn:
-			var a, b slot
-			size := 0
-			switch in.op {
-			case opAreturn, opSreturn:
-				a, size = st[sp-1], 1
-			case opIreturn:
-				a, b, size = st[sp-2], st[sp-1], 2
-			}
-			if vm.steps -= int64(pc); vm.steps < 0 {
-				panic(fault{"too many bytecodes in one command"})
-			}
-			vm.pop()
-			f = &vm.frames[len(vm.frames)-1]
-			window := vm.stack[f.base : f.base+f.method.frame]
-			if size > 0 {
-				window[f.sp] = a
-				if size > 1 {
-					window[f.sp+1] = b
-				}
-				f.sp += size
-			}
-			if len(vm.frames) <= depth {
-				return
-			}
-			m = f.method
-			code, cs = m.code, m.pkg.constants
-			st = vm.stack[f.base : f.base+m.frame : f.base+m.frame]
-			pc, sp = f.pc+1, f.sp
-
-		case opGetstaticA, opGetstaticB, opGetstaticS, opGetstaticI:
-			data := vm.objs[cs[in.n].pkg.root].data[in.a:]
-			switch in.op {
-			case opGetstaticA:
-				st[sp] = tagReference | slot(binary.BigEndian.Uint16(data))
-			case opGetstaticB:
-				st[sp] = slot(uint16(int8(data[0])))
-			case opGetstaticS:
-				st[sp] = slot(binary.BigEndian.Uint16(data))
-			default:
-				v := binary.BigEndian.Uint32(data)
-				st[sp+1], st[sp] = slot(uint16(v)), slot(v>>16)
-				sp++
-			}
-			sp++
-		case opPutstaticA:
-			vm.pc = pc - 1
-			sp--
-			vm.storable(st[sp])
-			vm.write2(vm.objs[cs[in.n].pkg.root], int(in.a), uint16(st[sp]))
-		case opPutstaticB:
-			vm.pc = pc - 1
-			sp--
-			vm.write1(vm.objs[cs[in.n].pkg.root], int(in.a), byte(st[sp]))
-		case opPutstaticS:
-			vm.pc = pc - 1
-			sp--
-			vm.write2(vm.objs[cs[in.n].pkg.root], int(in.a), uint16(st[sp]))
-		case opPutstaticI:
-			vm.pc = pc - 1
-			sp -= 2
-			vm.write4(vm.objs[cs[in.n].pkg.root], int(in.a), uint32(int32Of(st[sp], st[sp+1])))
-
-		case opGetfieldA:
-			vm.pc = pc - 1
-			o := vm.fieldOf(st[sp-1], &cs[in.n])
-			st[sp-1] = tagReference | slot(binary.BigEndian.Uint16(o.data[in.a:]))
-		case opGetfieldB:
-			vm.pc = pc - 1
-			o := vm.fieldOf(st[sp-1], &cs[in.n])
-			st[sp-1] = slot(uint16(int8(o.data[in.a+1])))
-		case opGetfieldS:
-			vm.pc = pc - 1
-			o := vm.fieldOf(st[sp-1], &cs[in.n])
-			st[sp-1] = slot(binary.BigEndian.Uint16(o.data[in.a:]))
-		case opGetfieldI:
-			vm.pc = pc - 1
-			o := vm.fieldOf(st[sp-1], &cs[in.n])
-			v := binary.BigEndian.Uint32(o.data[in.a:])
-			st[sp], st[sp-1] = slot(uint16(v)), slot(v>>16)
-			sp++
-		case opGetfieldAThis:
-			vm.pc = pc - 1
-			o := vm.fieldOf(st[0], &cs[in.n])
-			st[sp] = tagReference | slot(binary.BigEndian.Uint16(o.data[in.a:]))
-			sp++
-		case opGetfieldBThis:
-			vm.pc = pc - 1
-			o := vm.fieldOf(st[0], &cs[in.n])
-			st[sp] = slot(uint16(int8(o.data[in.a+1])))
-			sp++
-		case opGetfieldSThis:
-			vm.pc = pc - 1
-			o := vm.fieldOf(st[0], &cs[in.n])
-			st[sp] = slot(binary.BigEndian.Uint16(o.data[in.a:]))
-			sp++
-		case opGetfieldIThis:
-			vm.pc = pc - 1
-			o := vm.fieldOf(st[0], &cs[in.n])
-			v := binary.BigEndian.Uint32(o.data[in.a:])
-			st[sp+1], st[sp] = slot(uint16(v)), slot(v>>16)
-			sp += 2
-		case opPutfieldA:
-			vm.pc = pc - 1
-			sp -= 2
-			o := vm.fieldOf(st[sp], &cs[in.n])
-			vm.storable(st[sp+1])
-			vm.write2(o, int(in.a), uint16(st[sp+1]))
-		case opPutfieldB:
-			vm.pc = pc - 1
-			sp -= 2
-			o := vm.fieldOf(st[sp], &cs[in.n])
-			vm.write2(o, int(in.a), uint16(int8(st[sp+1])))
-		case opPutfieldS:
-			vm.pc = pc - 1
-			sp -= 2
-			o := vm.fieldOf(st[sp], &cs[in.n])
-			vm.write2(o, int(in.a), uint16(st[sp+1]))
-		case opPutfieldI:
-			vm.pc = pc - 1
-			sp -= 3
-			o := vm.fieldOf(st[sp], &cs[in.n])
-			vm.write4(o, int(in.a), uint32(int32Of(st[sp+1], st[sp+2])))
-		case opPutfieldAThis:
-			vm.pc = pc - 1
-			sp--
-			o := vm.fieldOf(st[0], &cs[in.n])
-			vm.storable(st[sp])
-			vm.write2(o, int(in.a), uint16(st[sp]))
-		case opPutfieldBThis:
-			vm.pc = pc - 1
-			sp--
-			o := vm.fieldOf(st[0], &cs[in.n])
-			vm.write2(o, int(in.a), uint16(int8(st[sp])))
-		case opPutfieldSThis:
-			vm.pc = pc - 1
-			sp--
-			o := vm.fieldOf(st[0], &cs[in.n])
-			vm.write2(o, int(in.a), uint16(st[sp]))
-		case opPutfieldIThis:
-			vm.pc = pc - 1
-			sp -= 2
-			o := vm.fieldOf(st[0], &cs[in.n])
-			vm.write4(o, int(in.a), uint32(int32Of(st[sp], st[sp+1])))
 
 		case opInvokestatic:
-			callee, n = cs[in.n].method, int(in.x)
+			callee = cs[in.n].method
 			goto invoke
 		case opInvokevirtual:
-			{
-				vm.pc = pc - 1
-				c := &cs[in.n]
-				n = int(in.x)
-				o := vm.object(st[sp-n])
-				if o == nil {
-					vm.nullPointer()
-				}
-				if o.class != c.class && !o.class.extends(c.class) {
-					panic(fault{"method of an object of another class"})
-				}
-				if c.token&0x80 != 0 {
-					callee = o.class.within(c.class.pkg).private[c.token&0x7F]
+			if o := vm.open(st[sp-int(in.x)]); o != nil && o.class == cs[in.n].class {
+				if t := cs[in.n].token; t&0x80 != 0 {
+					callee = o.class.private[t&0x7F]
 				} else {
-					callee = o.class.virtual[c.token]
+					callee = o.class.virtual[t]
 				}
-				if o.group != vm.group || o.checked {
-					vm.invocable(o, nil)
-				}
+				goto invoke
 			}
-			goto invoke
-		case opInvokeinterface:
-			{
-				vm.pc = pc - 1
-				c := &cs[in.n]
-				n = int(in.x)
-				o := vm.object(st[sp-n])
-				if o == nil {
-					vm.nullPointer()
-				}
-				callee = o.class.interfaceMethod(c.class, int(in.a))
-				if callee == nil {
-					vm.fault("method %d of %v, which %v has not", in.a, c.class, o.class)
-				}
-				if callee.args != n {
-					panic(fault{"call with a wrong number of arguments"})
-				}
-				if (o.group != vm.group || o.checked) && vm.invocable(o, c.class) {
-					switchTo = o.owner
-				}
-			}
-			goto invoke
-		case opInvokespecial:
-			{
-				vm.pc = pc - 1
-				c := &cs[in.n]
-				callee, n = c.method, int(in.x)
-				o := vm.object(st[sp-n])
-				if o == nil {
-					vm.nullPointer()
-				}
-				if c.tag == constSuper && !o.class.extends(c.class) || callee.native != nil && !o.class.extends(callee.class) {
-					panic(fault{"method of an object of another class"})
-				}
-			}
-			goto invoke
+			goto leave
+		case opAreturn, opSreturn:
+			l = st[sp-1]
+			vm.pay(pc)
+			f = vm.back()
+			vm.stack[f.base : f.base+f.method.frame][f.sp] = l
+			f.sp++
+			goto back
+		case opIreturn:
+			l, r = st[sp-2], st[sp-1]
+			vm.pay(pc)
+			f = vm.back()
+			st = vm.stack[f.base : f.base+f.method.frame]
+			st[f.sp], st[f.sp+1] = l, r
+			f.sp += 2
+			goto back
+		case opReturn:
+			vm.pay(pc)
+			vm.back()
+			goto back
 
-		case opNew:
-			vm.pc = pc - 1
-			st[sp] = vm.newInstance(cs[in.n].class).self.slot()
-			sp++
-		case opNewarray:
-			vm.pc = pc - 1
-			st[sp-1] = vm.newArray(kind(in.x), int(int16(st[sp-1])), nil).self.slot()
-		case opAnewarray:
-			vm.pc = pc - 1
-			st[sp-1] = vm.newArray(kindReference, int(int16(st[sp-1])), cs[in.n].class).self.slot()
-		case opArraylength:
-			vm.pc = pc - 1
-			o := vm.object(st[sp-1])
-			if o == nil {
-				vm.nullPointer()
+		case opGetfieldAThis:
+			if o := vm.open(st[0]); o != nil && o.class == cs[in.n].class {
+				st[sp] = tagReference | slot(binary.BigEndian.Uint16(o.data[in.a:]))
+				sp++
+				continue
 			}
-			if !o.kind.array() {
-				wrongKind()
+			goto leave
+		case opGetfieldBThis:
+			if o := vm.open(st[0]); o != nil && o.class == cs[in.n].class {
+				st[sp] = slot(uint16(int8(o.data[in.a+1])))
+				sp++
+				continue
 			}
-			if o.group != vm.group || o.checked {
-				vm.accessChecked(o)
+			goto leave
+		case opGetfieldSThis:
+			if o := vm.open(st[0]); o != nil && o.class == cs[in.n].class {
+				st[sp] = slot(binary.BigEndian.Uint16(o.data[in.a:]))
+				sp++
+				continue
 			}
-			st[sp-1] = slot(uint16(o.length))
-		case opAthrow:
-			vm.pc = pc - 1
-			o := vm.object(st[sp-1])
-			if o == nil {
-				vm.nullPointer()
-			}
-			if !o.class.extends(vm.api.throwable) {
-				panic(fault{"throw of what is no exception"})
-			}
-			if o.entry == noEntryPoint {
-				vm.access(o)
-			}
-			vm.pending = o.self
-			panic(thrown{})
-		case opCheckcast:
-			vm.pc = pc - 1
-			if o := vm.object(st[sp-1]); o != nil && !vm.is(o, in, cs) {
-				vm.throw("java/lang/ClassCastException")
-			}
-		case opInstanceof:
-			vm.pc = pc - 1
-			o := vm.object(st[sp-1])
-			st[sp-1] = boolean(o != nil && vm.is(o, in, cs))
+			goto leave
 
-		// Fused instructions: see fuse.
+		// Fused instructions: see fuse. One that can't do its work does that of the
+		// first of its sequence, and leaves the rest to those that follow.
 		case opLoadTwo:
 			st[sp+1] = st[in.n>>8]
 			st[sp] = st[in.n&0xFF]
 			sp += 2
 			pc++
 		case opLoadByte:
-			if s := st[in.n&0xFF]; s>>16 == 1 {
-				if o := vm.objs[uint16(s)]; o != nil && o.kind == kindByte && o.group == vm.group && !o.checked {
-					if i := int(uint16(st[in.n>>8])); i < len(o.data) {
-						st[sp] = slot(uint16(int8(o.data[i])))
-						sp++
-						pc += 2
-						continue
-					}
+			if o := vm.open(st[in.n&0xFF]); o != nil && o.kind == kindByte {
+				if i := int(uint16(st[in.n>>8])); i < len(o.data) {
+					st[sp] = slot(uint16(int8(o.data[i])))
+					sp++
+					pc += 2
+					continue
 				}
 			}
-			vm.pc = pc + 1
-			o, i := vm.load(st[in.n&0xFF], st[in.n>>8])
-			if o.kind != kindByte && o.kind != kindBoolean {
-				wrongKind()
-			}
-			st[sp] = slot(uint16(int8(o.data[i])))
+			st[sp] = st[in.n&0xFF]
 			sp++
-			pc += 2
+		case opLoadByteAfter:
+			if o := vm.open(st[in.n&0xFF]); o != nil && o.kind == kindByte {
+				if i := int(uint16(st[in.n>>8] + slot(in.a))); i < len(o.data) {
+					st[sp] = slot(uint16(int8(o.data[i])))
+					sp++
+					pc += 4
+					continue
+				}
+			}
+			st[sp] = st[in.n&0xFF]
+			sp++
+		case opStoreByte:
+			if o := vm.open(st[sp-3]); o != nil && o.kind == kindByte && !o.persistent {
+				if i := int(uint16(st[sp-2])); i < len(o.data) {
+					o.data[i] = byte(st[sp-1])
+					sp -= 3
+					pc++
+					continue
+				}
+			}
+			st[sp-1] = slot(uint16(int8(st[sp-1])))
 		case opIncGoto:
 			st[in.n] = slot(uint16(uint32(st[in.n]) + uint32(int8(in.x))))
+			pc++
 			goto jump
 		case opArithStackLocal, opArithStackLocalStore:
 			sp--
@@ -867,54 +554,8 @@ func (vm *VM) execute(depth int) {
 			l, r = st[in.n&0xFF], slot(uint16(int8(in.n>>8)))
 			goto compare
 		default:
-			vm.fault("bytecode %d", in.op)
+			goto leave
 		}
-		continue
-	invoke:
-		f = &vm.frames[len(vm.frames)-1]
-		f.pc = pc - 1
-		vm.pc = pc - 1
-		if callee.native != nil {
-			sp -= n
-			f.sp = sp
-			vm.steps -= costNative
-			// What a native method calls in turn gets its stack beyond this window.
-			if switchTo != noSwitch {
-				native, args := callee.native, st[sp:sp+n]
-				l = vm.inContext(switchTo, func() slot { return native(vm, args) })
-				switchTo = noSwitch
-			} else {
-				l = callee.native(vm, st[sp:sp+n])
-			}
-			if !callee.void {
-				st[sp] = l
-				sp++
-			}
-			continue
-		}
-		f.sp = sp
-		if callee.code == nil {
-			vm.fault("%s is not implemented", callee.name)
-		}
-		if len(vm.frames) >= maxFrames {
-			panic(fault{"methods call each other too deeply"})
-		}
-		base = f.base + sp - n
-		if sp < n || base+callee.frame > len(vm.stack) {
-			panic(fault{"stack overflow"})
-		}
-		f.sp = sp - n
-		st = vm.stack[base : base+callee.frame : base+callee.frame]
-		clear(st[n:])
-		vm.frames = append(vm.frames, frame{method: callee, base: base, owner: vm.owner, group: vm.group, caller: vm.caller})
-		if switchTo != noSwitch {
-			vm.caller = vm.owner
-			vm.owner, vm.group = switchTo, vm.groupOf(switchTo)
-			switchTo = noSwitch
-		}
-		m = callee
-		code, cs = m.code, m.pkg.constants
-		pc, sp = 0, callee.operands
 		continue
 	alu:
 		switch in.x {
@@ -969,16 +610,44 @@ func (vm *VM) execute(depth int) {
 			}
 		}
 		continue
+	invoke:
+		if callee.native != nil || callee.args != int(in.x) {
+			goto leave
+		}
+		f.pc, f.sp = pc-1, sp
+		vm.enter(callee)
+		goto frame
+	back:
+		if len(vm.frames) <= depth {
+			return nil
+		}
+		goto frame
 	jump:
 		target = int(in.a)
-	turn:
-		// Every bytecode is paid for: on the way back of a loop, or on return.
 		if target < pc {
-			if vm.steps -= int64(pc - target); vm.steps < 0 {
-				panic(fault{"too many bytecodes in one command"})
-			}
+			vm.pay(pc - target)
 		}
 		pc = target
+	}
+leave:
+	f.pc, f.sp = pc-1, sp
+	return &code[pc-1]
+}
+
+// back drops the frame of a method that returns, and is its caller's, past the
+// call.
+func (vm *VM) back() *frame {
+	vm.pop()
+	f := &vm.frames[len(vm.frames)-1]
+	f.pc++
+	return f
+}
+
+// pay takes bytecodes from what the command may execute. Every one is paid for:
+// on the way back of a loop, on return, or when an exception leaves the method.
+func (vm *VM) pay(n int) {
+	if vm.steps -= int64(n); vm.steps < 0 {
+		panic(fault{"too many bytecodes in one command"})
 	}
 }
 

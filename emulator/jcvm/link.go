@@ -227,6 +227,9 @@ func (vm *VM) link(file *capfile.File) (p *pkg, err error) {
 	l.exports()
 	l.applets()
 	l.reflocation()
+	if l.vm.options.Trace.of(l) {
+		l.trace()
+	}
 	for len(l.todo) > 0 {
 		m := l.todo[0]
 		l.todo = l.todo[1:]

@@ -3,6 +3,7 @@ package jcvm
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/freearea/freearea/globalplatform/capfile"
 	"github.com/freearea/freearea/iso7816"
@@ -103,4 +104,13 @@ func Missing(file *capfile.File) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// Unmet are the imports of a load file that the API here does not have in the
+// version that is asked for: other load files must bring them.
+func Unmet(file *capfile.File) []capfile.Package {
+	return slices.DeleteFunc(slices.Clone(file.Imports), func(need capfile.Package) bool {
+		p := theAPI().byAID[need.AID]
+		return p != nil && p.major == need.Major && p.minor >= need.Minor
+	})
 }

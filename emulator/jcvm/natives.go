@@ -23,25 +23,28 @@ type native func(vm *VM, args []slot) slot
 // reference, one word each. Objects that the API only knows by an interface
 // (keys) have that interface as their class here.
 var nativeFields = map[string]string{
-	"javacard/framework/CardException":        "S", // reason
-	"javacard/framework/CardRuntimeException": "S",
-	"javacard/framework/AID":                  "L", // byte array
-	"javacard/framework/OwnerPIN":             "SSSSL",
-	"javacard/security/MessageDigest":         "S", // algorithm
-	"javacard/security/RandomData":            "S",
-	"javacard/security/Checksum":              "S",
-	"javacard/security/Signature":             "SLSL", // see cipherAlgorithm
-	"javacardx/crypto/Cipher":                 "SLSL",
-	"javacard/security/DESKey":                "SSL", // see keyType
-	"javacard/security/AESKey":                "SSL",
-	"javacard/security/HMACKey":               "SSL",
-	"javacard/security/RSAPublicKey":          "SSL", // the data: see components
-	"javacard/security/RSAPrivateKey":         "SSL",
-	"javacard/security/RSAPrivateCrtKey":      "SSL",
-	"javacard/security/ECPublicKey":           "SSL",
-	"javacard/security/ECPrivateKey":          "SSL",
-	"javacard/security/KeyPair":               "LL",
-	"javacard/security/KeyAgreement":          "SL",
+	"javacard/framework/CardException":             "S", // reason
+	"javacard/framework/CardRuntimeException":      "S",
+	"javacard/framework/AID":                       "L", // byte array
+	"javacard/framework/OwnerPIN":                  "SSSSL",
+	"javacard/framework/OwnerPINx":                 "SSSSL",
+	"javacard/framework/OwnerPINxWithPredecrement": "SSSSL",
+	"javacard/security/MessageDigest":              "S", // algorithm
+	"javacard/security/RandomData":                 "S",
+	"javacard/security/Checksum":                   "S",
+	"javacard/security/Signature":                  "SLSL", // see cipherAlgorithm
+	"javacardx/crypto/Cipher":                      "SLSL",
+	"javacard/security/DESKey":                     "SSL", // see keyType
+	"javacard/security/AESKey":                     "SSL",
+	"javacard/security/HMACKey":                    "SSL",
+	"javacard/security/RSAPublicKey":               "SSL", // the data: see components
+	"javacard/security/RSAPrivateKey":              "SSL",
+	"javacard/security/RSAPrivateCrtKey":           "SSL",
+	"javacard/security/ECPublicKey":                "SSL",
+	"javacard/security/ECPrivateKey":               "SSL",
+	"javacard/security/KeyPair":                    "LL",
+	"javacard/security/KeyAgreement":               "SL",
+	"org/globalplatform/GPRegistryEntry":           "L", // byte array
 }
 
 // throw throws an exception of the API that the JCRE owns.
@@ -83,8 +86,13 @@ const (
 	refAPDU ref = iota + 1
 	refBuffer
 	refSecureChannel
-	refRegistryEntry
+	refGlobalPIN
+	refGlobalService
 	refExceptions // and above: one for each class of exception
+
+	// refGlobals and above are what ends with the command: arrays of
+	// JCSystem.makeGlobalArray, and the objects of OneShot classes.
+	refGlobals ref = 128
 )
 
 // Sizes of the APDU buffer: a header and 256 bytes, or what an extended length
@@ -109,12 +117,16 @@ func (vm *VM) makeSystemObjects() {
 	}
 	put(refAPDU, &object{kind: kindInstance, class: vm.api.classes["javacard/framework/APDU"], entry: temporary, checked: true})
 	put(refBuffer, &object{kind: kindByte, class: vm.api.array, data: make([]byte, size), length: size, global: true, group: everyone})
-	put(refSecureChannel, &object{kind: kindInstance, class: vm.api.classes["org/globalplatform/SecureChannel"], entry: permanent, checked: true})
-	put(refRegistryEntry, &object{kind: kindInstance, class: vm.api.classes["org/globalplatform/GPRegistryEntry"], entry: permanent, checked: true})
+	put(refSecureChannel, &object{kind: kindInstance, class: vm.api.classes["org/globalplatform/SecureChannelx2"], entry: permanent, checked: true})
+	put(refGlobalPIN, &object{kind: kindInstance, class: vm.api.classes["org/globalplatform/CVM"], entry: permanent, checked: true})
+	put(refGlobalService, &object{kind: kindInstance, class: vm.api.classes["org/globalplatform/GlobalService"], entry: permanent, checked: true})
 	next := refExceptions
 	for _, p := range vm.api.packages {
 		for t := range len(p.classes) {
 			if c := p.classes[t]; c != nil && c.extends(vm.api.throwable) {
+				if next == refGlobals {
+					panic("more classes of exceptions than there is room for")
+				}
 				put(next, &object{kind: kindInstance, class: c, entry: temporary, data: make([]byte, 2*c.size), checked: true})
 				vm.system[c] = next
 				next++

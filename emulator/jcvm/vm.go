@@ -28,6 +28,8 @@ type Linker struct {
 	// Quirks are the ways in which cards differ; the zero value is the common
 	// one.
 	Quirks Quirks
+	// Trace shows what one package executes; nil shows nothing.
+	Trace *Trace
 }
 
 // DefaultSteps bounds the bytecodes of one command.
@@ -45,6 +47,15 @@ type Quirks struct {
 	// that a longer command comes in parts. Some applications count on a
 	// larger one, as newer cards have it.
 	ShortBuffer bool
+	// UnchainedBlock bounds a response after setOutgoingNoChaining to one block,
+	// as the API's text has it: longer ones throw APDUException.BAD_LENGTH. Cards
+	// chain blocks all the same.
+	UnchainedBlock bool
+	// StaticsHold refuses to delete an instance while a static field of a package
+	// that stays refers to an object of it, as JCRE 11.3.4 has it. Otherwise such
+	// objects become the package's own, which many cards allow: an applet that
+	// keeps a buffer in a static field could not be deleted by itself.
+	StaticsHold bool
 }
 
 var _ oncard.RuntimeLinker = Linker{}
@@ -123,6 +134,7 @@ type VM struct {
 	sys     oncard.System
 	options Linker
 	api     *api
+	plain   bool // no instructions are fused
 
 	packages  map[iso7816.AID]*pkg // loaded ones
 	byRoot    map[ref]*pkg
@@ -138,7 +150,6 @@ type VM struct {
 	stack   []slot
 	frames  []frame
 	nested  int
-	pc      int // of the running instruction
 	steps   int64
 	pending ref // exception that is on its way
 	reasons [firstHandle]uint16
@@ -153,7 +164,8 @@ type VM struct {
 
 	installing *installation
 	apdu       apdu
-	channel    oncard.SecureChannel
+	globals    bool // there are objects that end with the command
+	result     sensitiveResult
 }
 
 // thrown is what unwinds to the handler of a Java exception; the exception

@@ -89,15 +89,26 @@ type Personalizable interface {
 // application while it, or another of the same load file, is selected on
 // another channel. Deselect then comes with the last of the channels only.
 type MultiSelectable interface {
-	// MultiSelectable says that nothing of the application depends on the
-	// channel: the card does not tell it which one a command came on.
+	// MultiSelectable says that the application can be.
 	MultiSelectable()
+}
+
+// ChannelSelectable is offered by applications that want to hear of each
+// channel, as Java Card's MultiSelectable has it (JCRE 4.2, 4.6). The card calls
+// its methods in the place of Select and Deselect while the application, or
+// another of the same load file, is selected on another channel too; the flag
+// says whether it is the application itself.
+type ChannelSelectable interface {
+	MultiSelectable
+	SelectShared(cmd iso7816.Command, already bool) iso7816.Response
+	DeselectShared(still bool)
 }
 
 // Uninstaller is offered by applications that must agree to their deletion.
 type Uninstaller interface {
-	// Uninstall is called before DELETE; an error refuses it.
-	Uninstall() error
+	// Uninstall is called before DELETE; an error refuses it. withFile says that
+	// the load file goes too, with all of its instances.
+	Uninstall(withFile bool) error
 }
 
 // SecureChannel is the Security Domain's channel as an application sees it.
@@ -141,6 +152,7 @@ type Handle int
 // outlive the command that began it: the card aborts it at the command's end
 // and when power is lost.
 type Card interface {
+	Platform
 	Registry
 	// AID is the instance's.
 	AID() iso7816.AID

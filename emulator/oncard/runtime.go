@@ -69,10 +69,16 @@ type System interface {
 	// in bytes, as part of the open transaction; without room the error is
 	// iso7816.ErrNoMemory. The runtime provides and clears the memory itself.
 	SetTransient(instance iso7816.AID, event ClearEvent, n int) error
+	// Open opens an installed instance, if it isn't: Module.Open has its card.
+	Open(instance iso7816.AID) error
 	// Room is what is left of the card's memories, in bytes.
 	Room() Room
 	// Random is the card's secure random generator.
 	Random() io.Reader
+	// Protocol is the transmission protocol: 0 for T=0, where commands and
+	// responses go as ISO/IEC 7816-3 splits them, and 1 for T=1 and for cards
+	// without contacts.
+	Protocol() byte
 	// Extended reports whether the card takes extended-length commands, and
 	// Contactless whether it is one that is read without contacts.
 	Extended() bool

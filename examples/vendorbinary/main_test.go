@@ -15,6 +15,7 @@ func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"vendorbinary": func() {
 		o := options()
 		o.KeystoreCost = file.Cost{Time: 1, Memory: 8, Threads: 1} // opens fast
+		o.OperatorKeyWork = 4
 		os.Exit(app.Main(o))
 	}})
 }

@@ -348,6 +348,15 @@ func (c *CardSession) Wrap(r iso7816.Response) iso7816.Response {
 	return c.ch.wrap(r)
 }
 
+// EncryptSensitive encrypts under the key that DecryptSensitive uses; the data
+// is whole blocks.
+func (c *CardSession) EncryptSensitive(data []byte) ([]byte, error) {
+	if c.ch == nil {
+		return nil, ErrSessionOver
+	}
+	return c.ch.encryptSensitive(data)
+}
+
 // DecryptSensitive decrypts what [Session.EncryptSensitive] encrypted; no
 // padding is taken off.
 func (c *CardSession) DecryptSensitive(data []byte) ([]byte, error) {

@@ -35,15 +35,15 @@ var layers = [][]string{
 	2: {"keys", "keys/file", "keys/pkcs11", "reader/list"},
 	3: {"globalplatform", "globalplatform/scp", "globalplatform/capfile"},
 	4: {"delegation", "applets", "applets/javacard", "applets/files", "applets/recipe", "emulator/oncard"},
-	5: {"applets/files/oncard", "applets/appletstest", "manifest", "consent"},
+	5: {"applets/files/oncard", "applets/appletstest", "manifest", "consent", "staff"},
 	6: {"ledger", "emulator", "emulator/vpcd", "emulator/jcvm", "pcsc"},
-	7: {"provisioner", "reader", "reader/policy"},
+	7: {"provisioner", "reader", "reader/policy", "emulator/timing"},
 	8: {"readerd", "batch"},
 	9: {"app", "examples", "examples/vendorbinary/...", "cmd/freearea", "cmd/freearea/app", "cmd/freearea/internal/..."},
 }
 
 // testSupport is imported by tests only; what it imports is its own affair.
-var testSupport = []string{"internal/layers", "internal/docs", "internal/pcscd", "internal/capwrite", "internal/emulatedcard", "internal/hostile"}
+var testSupport = []string{"internal/layers", "internal/docs", "internal/pcscd", "internal/capwrite", "internal/emulatedcard", "internal/hostile", "ledger/ledgertest"}
 
 // noPlace are names that say nothing of what a package holds.
 var noPlace = []string{"util", "utils", "common", "helper", "helpers", "types", "misc", "shared"}

@@ -471,7 +471,7 @@ func (m *metadata) set(secret []byte) (keys.Set, error) {
 
 // Sign signs with Ed25519; kind must be the key's.
 func (s *Store) Sign(ctx context.Context, ref keys.Ref, kind keys.Kind, message []byte) ([]byte, error) {
-	if kind != keys.IssuerSigning && kind != keys.CounterSigning {
+	if !kind.Signs() {
 		return nil, fmt.Errorf("%w: keys of kind %q do not sign", keys.ErrWrongKind, kind)
 	}
 	_, seed, err := s.secret(ctx, ref, kind)

@@ -29,6 +29,7 @@ const idPrefix = "FA\x01"
 // kindCodes are the kinds' numbers in CKA_ID.
 var kindCodes = map[keys.Kind]byte{
 	keys.SecurityDomain: 1, keys.Read: 2, keys.IssuerSigning: 3, keys.CounterSigning: 4, keys.Ledger: 5,
+	keys.LedgerSigning: 6,
 }
 
 func (id objectID) bytes() []byte {
@@ -199,7 +200,7 @@ func (s *Store) describe(session, handle, class uint, id objectID) (*object, err
 	if err != nil {
 		return nil, err
 	}
-	signing := id.kind == keys.IssuerSigning || id.kind == keys.CounterSigning
+	signing := id.kind.Signs()
 	want := uint(ckkAES)
 	if signing {
 		want = ckkECEdwards

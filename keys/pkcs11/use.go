@@ -149,7 +149,7 @@ func (s *Store) diversified(ctx context.Context, ref keys.Ref, kind keys.Kind, m
 // Sign signs with Ed25519 in the token; kind must be the key's. The signature
 // is verified before it is returned.
 func (s *Store) Sign(ctx context.Context, ref keys.Ref, kind keys.Kind, message []byte) ([]byte, error) {
-	if kind != keys.IssuerSigning && kind != keys.CounterSigning {
+	if !kind.Signs() {
 		return nil, fmt.Errorf("%w: keys of kind %q do not sign", keys.ErrWrongKind, kind)
 	}
 	message = slices.Clone(message)

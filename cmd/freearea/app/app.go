@@ -31,6 +31,7 @@ import (
 	"github.com/freearea/freearea/emulator/oncard"
 	"github.com/freearea/freearea/keys/file"
 	"github.com/freearea/freearea/manifest"
+	"github.com/freearea/freearea/staff"
 )
 
 // Version is the toolkit's version.
@@ -56,6 +57,8 @@ type Options struct {
 	// KeystoreCost is what guessing the passphrase of a new keystore costs;
 	// zero is the default. A smaller one is for tests.
 	KeystoreCost file.Cost
+	// OperatorKeyWork is the same for operators' key files (staff.FileOptions).
+	OperatorKeyWork int
 }
 
 // Linker returns what emulated cards execute unless [Options] say otherwise:
@@ -144,8 +147,12 @@ type program struct {
 	Options
 	lang msg.Lang
 	site site
+	// operator and colleague have signed in, once they are asked for.
+	operator, colleague *staff.Key
 	// command is what the arguments ask for; without Name, nothing yet.
 	command chosen
+	// appletTrace is where an emulated card writes, with --trace-applet.
+	appletTrace *appletTrace
 }
 
 // printf writes a line for people to standard output.
@@ -175,15 +182,18 @@ func (p *program) cli() *cli.App {
 		ExitErrHandler:         func(*cli.Context, error) {},
 		OnUsageError:           p.onUsageError,
 		UseShortOptionHandling: false,
-		Flags: []cli.Flag{
+		Flags: append([]cli.Flag{
 			&cli.StringFlag{Name: "site", Usage: t(msg.Of("site configuration `FILE` (freearea.toml in the working directory)", "サイト設定 `FILE`(既定:作業ディレクトリの freearea.toml)"))},
 			&cli.StringFlag{Name: "lang", Usage: t(msg.Of("language of messages, `ja` or en (the system's locale)", "メッセージの言語 `ja` または en(既定:システムのロケール)"))},
 			&cli.StringFlag{Name: "keystore", Usage: t(msg.Of("keystore `FILE`", "鍵ストア `FILE`"))},
 			&cli.StringFlag{Name: "ledger", Usage: t(msg.Of("ledger `FILE`", "台帳 `FILE`"))},
 			&cli.StringFlag{Name: "passphrase-file", Usage: t(msg.Of("read the keystore's passphrase from `FILE`", "鍵ストアのパスフレーズを `FILE` から読む"))},
 			&cli.IntFlag{Name: "passphrase-fd", Value: -1, Usage: t(msg.Of("read the keystore's passphrase from the file descriptor `N`", "鍵ストアのパスフレーズをファイル記述子 `N` から読む"))},
-			&cli.StringFlag{Name: "trace", Usage: t(msg.Of("write what goes to and from the card to `FILE`, secrets redacted", "カードとの通信を `FILE` に記録する(秘密情報は伏せる)"))},
-		},
+			&cli.StringFlag{Name: "operator-key", Usage: t(msg.Of("`FILE` with the signing key of the operator", "担当者の署名鍵の `FILE`"))},
+			&cli.StringFlag{Name: "operator-passphrase-file", Usage: t(msg.Of("read the passphrase of the operator's key from `FILE`", "担当者の鍵のパスフレーズを `FILE` から読む"))},
+			&cli.StringFlag{Name: "second", Usage: t(msg.Of("`FILE` with the signing key of the second operator, for what two do together", "2人で行う操作のための、もう1人の担当者の署名鍵 `FILE`"))},
+			&cli.StringFlag{Name: "second-passphrase-file", Usage: t(msg.Of("read the passphrase of the second operator's key from `FILE`", "もう1人の担当者の鍵のパスフレーズを `FILE` から読む"))},
+		}, p.traceFlags()...),
 		Before: p.before,
 		Commands: []*cli.Command{
 			p.issueCommand(),
@@ -196,6 +206,8 @@ func (p *program) cli() *cli.App {
 			p.tokenCommand(),
 			p.operatorCommand(),
 
+			p.staffCommand(),
+			p.ledgerCommand(),
 			p.manifestCommand(),
 			p.keysCommand(),
 			p.slotsCommand(),
@@ -262,6 +274,12 @@ func (p *program) before(c *cli.Context) error {
 	if c.IsSet("ledger") {
 		s.Ledger = c.String("ledger")
 	}
+	if c.IsSet("operator-key") {
+		s.OperatorKey = c.String("operator-key")
+	}
+	if c.IsSet("operator-passphrase-file") {
+		s.OperatorPassphraseFile = c.String("operator-passphrase-file")
+	}
 	p.site = s
 	switch {
 	case c.IsSet("lang"):
@@ -274,6 +292,9 @@ func (p *program) before(c *cli.Context) error {
 			return fmt.Errorf("%s: language %q: ja or en", s.path, s.Language)
 		}
 		p.lang = l
+	}
+	if err := p.traceApplet(c); err != nil {
+		return err
 	}
 	if s.Profiles == "" {
 		return nil

@@ -21,8 +21,13 @@ func (p *program) capCommand() *cli.Command {
 			Name:      "show",
 			Usage:     t(msg.Of("say what a load file holds, needs, and what the emulated card lacks for it", "ロードファイルの内容、必要なもの、エミュレーションカードに足りないものを示す")),
 			ArgsUsage: "FILE",
-			Flags:     []cli.Flag{p.jsonFlag()},
-			Action:    p.capShow,
+			Flags: []cli.Flag{
+				&cli.StringFlag{Name: "profile", Usage: t(msg.Of(
+					"say what a kind of card lacks, `NAME`: contactless or contact, as emulated, or javacard- and a release, as in javacard-2.2.2",
+					"カードの種類 `NAME` に足りないものを示す: contactless、contact(エミュレーション)、または javacard-2.2.2 のような javacard-リリース名"))},
+				p.jsonFlag(),
+			},
+			Action: p.capShow,
 		}},
 	})
 }
@@ -40,6 +45,8 @@ type capListing struct {
 	Components []capComponent `json:"components"`
 	Members    []capMember    `json:"members"`
 	Executable bool           `json:"executable"`
+	Profile    *string        `json:"profile"` // of the card that lacks
+	Lacks      []capLack      `json:"lacks"`
 }
 
 type capPackage struct {
@@ -74,6 +81,12 @@ func (p *program) capShow(c *cli.Context) error {
 		return about(path, err)
 	}
 	out := listCAP(file, members)
+	if profile := c.String("profile"); profile != "" {
+		out.Profile = &profile
+		if out.Lacks, err = lacks(file, members, profile); err != nil {
+			return err
+		}
+	}
 	if c.Bool("json") {
 		return json.NewEncoder(p.Stdout).Encode(out)
 	}
@@ -88,7 +101,7 @@ func listCAP(file *capfile.File, members []jcvm.Member) capListing {
 	out := capListing{
 		V: 1, Type: "cap", Package: pack(file.Package), Format: fmt.Sprintf("%d.%d", file.FormatMajor, file.FormatMinor),
 		SHA256: fmt.Sprintf("%x", file.Hash()), Size: len(block),
-		Applets: []string{}, Imports: []capPackage{}, Components: []capComponent{}, Members: []capMember{}, Executable: true,
+		Applets: []string{}, Imports: []capPackage{}, Components: []capComponent{}, Members: []capMember{}, Executable: true, Lacks: []capLack{},
 	}
 	for _, a := range file.Applets {
 		out.Applets = append(out.Applets, a.String())
@@ -145,6 +158,9 @@ func (p *program) printCAP(out capListing) error {
 		p.printf(msg.Of("the emulated card has everything that it refers to", "参照するものはすべてエミュレーションカードにあります"))
 	} else {
 		p.printf(msg.Of("the emulated card lacks what is marked; the applet fails where it is used", "印の付いたものがエミュレーションカードにありません。使用した時点で失敗します"))
+	}
+	if out.Profile != nil {
+		return p.printLacks(*out.Profile, out.Lacks)
 	}
 	return nil
 }

@@ -91,6 +91,9 @@ func (p *program) source(ctx context.Context, c *cli.Context) (source iso7816.So
 	if torn != (emulator.Cut{}) {
 		return nil, "", nil, usagef(msg.Of("--cut goes with --card image:FILE; tear a real card by hand", "--cut は --card image:ファイル と使います。実物のカードは手で離してください"))
 	}
+	if c.IsSet("trace-applet") {
+		return nil, "", nil, usagef(msg.Of("--trace-applet goes with --card image:FILE; a real card does not show what it executes", "--trace-applet は --card image:ファイル と使います。実物のカードの実行内容は見えません"))
+	}
 	return pcsc.New(pcsc.Options{}), name, func() error { return nil }, nil
 }
 
@@ -171,6 +174,9 @@ func (p *program) traced(c *cli.Context, card iso7816.Card) (iso7816.Card, func(
 		return nil, nil, fmt.Errorf("trace: %w", err)
 	}
 	recorder := iso7816.NewRecorder(card, f, iso7816.RecorderOptions{Source: "freearea " + version(), SecretResponse: holdersData})
+	if err := p.appletTrace.to(f); err != nil {
+		return nil, nil, errors.Join(fmt.Errorf("trace: %w", err), f.Close())
+	}
 	return recorder, func() error { return errors.Join(recorder.Err(), f.Close()) }, nil
 }
 

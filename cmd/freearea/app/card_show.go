@@ -161,16 +161,15 @@ func (p *program) cardShow(c *cli.Context) (err error) {
 	}
 	var pr *provisioner.Provisioner
 	if withKeys {
-		store, err := p.openKeystore(ctx, c)
+		o, err := p.openOffice(ctx, c)
+		if errors.Is(err, fs.ErrNotExist) {
+			// Without a ledger nothing has been recorded of any card yet.
+			o, err = p.openKeys(ctx, c)
+		}
 		if err != nil {
 			return err
 		}
-		o := &office{keys: store}
 		defer closing(&err, o.Close)
-		// Without a ledger nothing has been recorded of any card yet.
-		if o.ledger, err = p.openLedger(ctx, false); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
 		if pr, err = p.provisioner(c, o); err != nil {
 			return err
 		}

@@ -123,7 +123,6 @@ func (p *program) consentRecord(c *cli.Context) (err error) {
 	}
 	o := consent.Options{
 		Language: string(p.lang), Items: agreedItems(c, m), Method: consent.Method(c.String("method")),
-		Asked: consent.Asked{Operator: p.site.Operator, Counter: p.site.Counter},
 		Given: p.Now(), Holder: c.String("holder"), Rand: p.Rand,
 	}
 	if !slices.Contains([]consent.Method{consent.Paper, consent.Screen}, o.Method) {
@@ -133,6 +132,10 @@ func (p *program) consentRecord(c *cli.Context) (err error) {
 	if !slices.Contains(m.Consent.Methods, string(o.Method)) {
 		return fmt.Errorf("%s: %w: %s", path, consent.ErrMethod, o.Method)
 	}
+	if _, err := p.signIn(ctx, c); err != nil {
+		return err
+	}
+	o.Asked = consent.Asked{Operator: p.site.Operator, Counter: p.site.Counter}
 	switch o.Method {
 	case consent.Paper:
 		o.Format = consent.HTML
@@ -151,26 +154,21 @@ func (p *program) consentRecord(c *cli.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	store, err := p.openKeystore(ctx, c)
+	office, err := p.openOffice(ctx, c)
 	if err != nil {
 		return err
 	}
-	defer closing(&err, store.Close)
-	signed, err := consent.Sign(ctx, store, keys.Ref{Name: p.site.Keys.Counter}, record)
+	defer closing(&err, office.Close)
+	signed, err := consent.Sign(ctx, office.keys, keys.Ref{Name: p.site.Keys.Counter}, record)
 	if err != nil {
 		return err
 	}
-	book, err := p.openLedger(ctx, true)
-	if err != nil {
-		return err
-	}
-	defer closing(&err, book.Close)
 	// The file first: a consent in the ledger whose file could not be written
 	// would be in the way of recording it again.
 	if err := writeNew(c.String("out"), signed.Encode()); err != nil {
 		return err
 	}
-	pr := &provisioner.Provisioner{Ledger: book, Actor: p.actor()}
+	pr := &provisioner.Provisioner{Ledger: office.ledger, Actor: p.actor()}
 	if err := pr.RecordConsent(ctx, signed); err != nil {
 		return errors.Join(err, os.Remove(c.String("out")))
 	}
@@ -237,7 +235,7 @@ func (p *program) consentVerify(c *cli.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	office, err := p.openOffice(ctx, c)
+	office, err := p.openReading(ctx, c)
 	if err != nil {
 		return err
 	}

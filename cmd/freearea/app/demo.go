@@ -151,6 +151,7 @@ func (d *demonstration) run() (*demoReport, error) {
 	for _, step := range []func() error{
 		func() error { return d.prepare(services) },
 		func() error { return d.makeKeys(services) },
+		d.hire,
 		func() error {
 			d.say(msg.Of("\na new card, before anything is issued:", "\n発行前の新しいカード:"))
 			if err := d.counter("emulate", "new", d.path("card.img")); err != nil {
@@ -216,13 +217,15 @@ func (d *demonstration) manifests(services []demoService) []string {
 func (d *demonstration) prepare(services []demoService) error {
 	const site = `card_profile = "emulated"
 keystore = %q
-ledger = "ledger.db"
-operator = "demo-clerk"
 counter = "demo-counter"
+`
+	const staffed = `ledger = "ledger.db"
+operator_key = "clerk.operator"
+operator_passphrase_file = "passphrase"
 `
 	files := map[string]string{
 		"passphrase":    demoPassphrase + "\n",
-		"counter.toml":  fmt.Sprintf(site, "counter.keys"),
+		"counter.toml":  fmt.Sprintf(site, "counter.keys") + staffed,
 		"terminal.toml": fmt.Sprintf(site, "terminal.keys"),
 		"scan":          "the scanned consent form would stand here\n",
 	}
@@ -252,6 +255,7 @@ func (d *demonstration) makeKeys(services []demoService) error {
 		{"keys", "init"},
 		{"keys", "add", "counter", "--kind", "counter-signing"},
 		{"keys", "add", "ledger", "--kind", "ledger"},
+		{"keys", "add", "checkpoints", "--kind", "ledger-signing"},
 	}
 	for _, s := range services {
 		m, err := d.loadManifest(d.path(s.Manifest))
@@ -271,6 +275,32 @@ func (d *demonstration) makeKeys(services []demoService) error {
 		}
 	}
 	return nil
+}
+
+// hire makes the ledger and its operators: a supervisor, who adds a key
+// custodian, and with him a clerk.
+func (d *demonstration) hire() error {
+	d.say(msg.Of("\nthe counter's operators, each with a signing key:", "\n窓口の担当者(それぞれに署名鍵):"))
+	fresh := []string{"--new-passphrase-file", d.path("passphrase"), "--out"}
+	for _, c := range [][]string{
+		append([]string{"staff", "init", "demo-supervisor"}, append(fresh, d.path("supervisor.operator"))...),
+		append(d.as("supervisor", "", "staff", "add", "demo-custodian", "--role", "key-custodian"), append(fresh, d.path("custodian.operator"))...),
+		append(d.as("supervisor", "custodian", "staff", "add", "demo-clerk", "--role", "clerk"), append(fresh, d.path("clerk.operator"))...),
+	} {
+		if err := d.counter(c...); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// as is a command of somebody else than the clerk, perhaps with a second one.
+func (d *demonstration) as(first, second string, args ...string) []string {
+	all := []string{"--operator-key", d.path(first + ".operator")}
+	if second != "" {
+		all = append(all, "--second", d.path(second+".operator"), "--second-passphrase-file", d.path("passphrase"))
+	}
+	return append(all, args...)
 }
 
 // issueAll records each consent and issues on it.
@@ -346,7 +376,7 @@ func (d *demonstration) equipTerminal(services []demoService) error {
 		}
 	}
 	answers := strings.Join(secret, " ") + "\n" + recipient[len(recipient)-6:] + "\n"
-	if _, err := d.freearea("counter", answers, true, append([]string{"keys", "export", "--to", recipient, "--out", d.path("read.age")}, secret...)...); err != nil {
+	if _, err := d.freearea("counter", answers, true, append(d.as("custodian", "supervisor", "keys", "export", "--to", recipient, "--out", d.path("read.age")), secret...)...); err != nil {
 		return err
 	}
 	if _, err := d.freearea("terminal", "", false, "keys", "import", "--identity", d.path("terminal.age"), d.path("read.age")); err != nil {

@@ -202,7 +202,7 @@ func (p *program) checkKeystore(ctx context.Context) finding {
 
 func (p *program) checkLedger(ctx context.Context) finding {
 	f := finding{Check: "ledger", Thing: p.site.Ledger}
-	book, err := p.openLedger(ctx, false)
+	book, err := p.openLedger(ctx)
 	if err == nil {
 		err = errors.Join(book.Check(ctx), book.Close())
 	}
@@ -211,7 +211,7 @@ func (p *program) checkLedger(ctx context.Context) finding {
 		f.Code, f.OK, f.what = "ok", true, msg.Of("is whole", "正常です")
 		return f
 	case errors.Is(err, fs.ErrNotExist):
-		f.Code, f.OK, f.what = "missing", true, msg.Of("none yet: recording the first consent makes it", "まだありません(最初の同意記録で作成されます)")
+		f.Code, f.OK, f.what = "missing", true, msg.Of("none yet: `freearea staff init` makes it", "まだありません(`freearea staff init` で作成します)")
 		return f
 	default:
 		f.Code, f.what, f.todo = "damaged", msg.Of("can't be used", "使用できません"), hintFor(err)

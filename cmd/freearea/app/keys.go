@@ -21,6 +21,7 @@ import (
 	"github.com/freearea/freearea/cmd/freearea/internal/msg"
 	"github.com/freearea/freearea/keys"
 	"github.com/freearea/freearea/keys/file"
+	"github.com/freearea/freearea/ledger"
 )
 
 func (p *program) keysCommand() *cli.Command {
@@ -39,7 +40,7 @@ func (p *program) keysCommand() *cli.Command {
 				Usage:     t(msg.Of("add a key: drawn at random unless given", "鍵を追加する(指定がなければ乱数から生成)")),
 				ArgsUsage: "NAME",
 				Flags: []cli.Flag{
-					&cli.StringFlag{Name: "kind", Usage: t(msg.Of("`KIND`: security-domain, read, issuer-signing, counter-signing, ledger, token or receipt", "種類 `KIND`: security-domain, read, issuer-signing, counter-signing, ledger, token, receipt"))},
+					&cli.StringFlag{Name: "kind", Usage: t(msg.Of("`KIND`: security-domain, read, issuer-signing, counter-signing, ledger, ledger-signing, token or receipt", "種類 `KIND`: security-domain, read, issuer-signing, counter-signing, ledger, token, receipt"))},
 					&cli.IntFlag{Name: "key-version", Usage: t(msg.Of("version `N`, 1 to 127 (the next one)", "バージョン `N`、1〜127(既定:次の番号)"))},
 					&cli.StringFlag{Name: "algorithm", Usage: t(msg.Of("`NAME`: aes-128, aes-192, aes-256, ed25519, rsa-2048 or rsa-3072", "アルゴリズム `NAME`: aes-128, aes-192, aes-256, ed25519, rsa-2048, rsa-3072"))},
 					&cli.StringFlag{Name: "set-file", Usage: t(msg.Of("take the key set from `FILE`: lines ENC=, MAC= and DEK= in hexadecimal digits", "鍵セットを `FILE` から読む(ENC=、MAC=、DEK= の行、16進)"))},
@@ -133,7 +134,7 @@ func (p *program) keystoreExists() error {
 }
 
 // kinds are the kinds of keys, as --kind names them.
-var kinds = []keys.Kind{keys.SecurityDomain, keys.Read, keys.IssuerSigning, keys.CounterSigning, keys.Ledger, keys.Token, keys.Receipt}
+var kinds = keys.Kinds()
 
 func (p *program) keysAdd(c *cli.Context) (err error) {
 	name, err := oneArgument(c, "NAME")
@@ -145,7 +146,7 @@ func (p *program) keysAdd(c *cli.Context) (err error) {
 	}
 	if kind := keys.Kind(c.String("kind")); !slices.Contains(kinds, kind) {
 		return usagef(msg.Of("--kind %s: security-domain, read, issuer-signing, counter-signing, ledger, token or receipt",
-			"--kind %s: security-domain、read、issuer-signing、counter-signing、ledger、token、receipt のいずれかを指定してください"), string(kind))
+			"--kind %s: security-domain、read、issuer-signing、counter-signing、ledger、ledger-signing、token、receipt のいずれかを指定してください"), string(kind))
 	}
 	if kind := keys.Kind(c.String("kind")); (c.IsSet("set-file") || c.IsSet("development-key")) && kind != keys.SecurityDomain && kind != keys.Read {
 		return usagef(msg.Of("--set-file and --development-key are for key sets, which --kind %s is not", "--set-file と --development-key は鍵セット用で、--kind %s には使えません"), string(kind))
@@ -165,6 +166,9 @@ func (p *program) keysAdd(c *cli.Context) (err error) {
 	}
 	if sources > 1 {
 		return usagef(msg.Of("only one of --set-file, --public and --development-key", "--set-file、--public、--development-key は1つだけ指定できます"))
+	}
+	if err := p.mayManageKeys(c); err != nil {
+		return err
 	}
 	store, err := p.openKeystore(c.Context, c)
 	if err != nil {
@@ -333,6 +337,15 @@ func (p *program) keysExport(c *cli.Context) (err error) {
 			return err
 		}
 	}
+	if !c.Bool("public") {
+		d := ledger.KeysExchanged{Direction: "export", With: c.String("to")}
+		for _, r := range refs {
+			d.Keys = append(d.Keys, fmt.Sprintf("%s/%d", r.Name, r.Version))
+		}
+		if err := p.recordExchange(c, store, d); err != nil {
+			return err
+		}
+	}
 	out, err := os.OpenFile(c.String("out"), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
@@ -391,6 +404,13 @@ func (p *program) keysImport(c *cli.Context) (err error) {
 		return err
 	}
 	defer closing(&err, store.Close)
+	digest, err := fileDigest(path)
+	if err != nil {
+		return err
+	}
+	if err := p.recordExchange(c, store, ledger.KeysExchanged{Direction: "import", With: fmt.Sprintf("sha256:%x", digest)}); err != nil {
+		return err
+	}
 	in, err := os.Open(path)
 	if err != nil {
 		return err
@@ -435,6 +455,9 @@ func (p *program) keysRetire(c *cli.Context) (err error) {
 	version, err := strconv.ParseUint(c.Args().Get(1), 10, 7)
 	if err != nil || version == 0 {
 		return usagef(msg.Of("VERSION %s: 1 to %d", "VERSION %s: 1〜%d を指定してください"), c.Args().Get(1), keys.MaxVersion)
+	}
+	if err := p.mayManageKeys(c); err != nil {
+		return err
 	}
 	store, err := p.openKeystore(c.Context, c)
 	if err != nil {

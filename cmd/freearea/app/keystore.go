@@ -1,16 +1,20 @@
 package app
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 
 	"github.com/urfave/cli/v2"
+	"golang.org/x/mod/sumdb/note"
 
 	"github.com/freearea/freearea/cmd/freearea/internal/msg"
 	"github.com/freearea/freearea/cmd/freearea/internal/passphrase"
+	"github.com/freearea/freearea/keys"
 	"github.com/freearea/freearea/keys/file"
 	"github.com/freearea/freearea/ledger"
 )
@@ -66,14 +70,19 @@ func (p *program) keystoreError(err error) error {
 
 var (
 	noKeystore = msg.Of("make one with `freearea keys init`, or name it with --keystore", "`freearea keys init` で作るか、--keystore で指定してください")
-	noLedger   = msg.Of("recording the first consent makes it; if there was one, restore it from a backup", "最初の同意記録で作成されます。以前あった場合はバックアップから復元してください")
+	noLedger   = msg.Of("`freearea staff init` makes it with its first operator; if there was one, restore it from a backup", "`freearea staff init` が最初の担当者とともに作成します。以前あった場合はバックアップから復元してください")
 	noImage    = msg.Of("make one with `freearea emulate new`, or name it with --card image:FILE", "`freearea emulate new` で作るか、--card image:ファイル で指定してください")
 )
 
-// openLedger opens the site's ledger. An empty one in the place of a lost one
-// would give the same IDs out again, so only recording a consent makes it.
-func (p *program) openLedger(ctx context.Context, create bool) (*ledger.Ledger, error) {
-	book, err := ledger.Open(ctx, p.site.Ledger, ledger.Options{Clock: p.Now, Create: create})
+// openLedger opens the site's ledger to ask it. An empty one in the place of a
+// lost one would give the same IDs out again, so only `staff init` makes it.
+func (p *program) openLedger(ctx context.Context) (*ledger.Ledger, error) {
+	return p.openLedgerWith(ctx, ledger.Options{})
+}
+
+func (p *program) openLedgerWith(ctx context.Context, o ledger.Options) (*ledger.Ledger, error) {
+	o.Clock, o.Rand = p.Now, p.Rand
+	book, err := ledger.Open(ctx, p.site.Ledger, o)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, &spoken{text: msg.Of("there is no ledger %s", "台帳 %s がありません"), args: []any{p.site.Ledger}, hint: noLedger, code: err}
 	}
@@ -84,30 +93,139 @@ func (p *program) openLedger(ctx context.Context, create bool) (*ledger.Ledger, 
 type office struct {
 	keys   *file.Store
 	ledger *ledger.Ledger // nil where there is none yet
+	known  note.Verifiers // of the ledger's checkpoints
+	// checkpoint is the file that keeps the ledger's newest checkpoint as this
+	// site has seen it.
+	checkpoint string
 }
 
-// openOffice opens both. The ledger must be there.
+// openOffice opens both, with an operator who signs. The ledger must be there.
 func (p *program) openOffice(ctx context.Context, c *cli.Context) (*office, error) {
+	return p.openOfficeWith(ctx, c, ledger.Options{}, true)
+}
+
+// openKeys opens the keystore alone.
+func (p *program) openKeys(ctx context.Context, c *cli.Context) (*office, error) {
 	store, err := p.openKeystore(ctx, c)
 	if err != nil {
 		return nil, err
 	}
-	book, err := p.openLedger(ctx, false)
+	return &office{keys: store}, nil
+}
+
+// openReading opens both to ask them: nobody signs, nothing can be appended.
+func (p *program) openReading(ctx context.Context, c *cli.Context) (*office, error) {
+	return p.openOfficeWith(ctx, c, ledger.Options{}, false)
+}
+
+func (p *program) openOfficeWith(ctx context.Context, c *cli.Context, o ledger.Options, signed bool) (*office, error) {
+	if _, err := os.Stat(p.site.Ledger); errors.Is(err, fs.ErrNotExist) && !o.Create {
+		return nil, &spoken{text: msg.Of("there is no ledger %s", "台帳 %s がありません"), args: []any{p.site.Ledger}, hint: noLedger, code: err}
+	}
+	store, err := p.openKeystore(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	out, err := p.furnish(ctx, c, store, o, signed)
 	if err != nil {
 		return nil, errors.Join(err, store.Close())
 	}
-	return &office{store, book}, nil
+	return out, nil
+}
+
+// furnish opens the ledger beside a keystore that is open.
+func (p *program) furnish(ctx context.Context, c *cli.Context, store *file.Store, o ledger.Options, signed bool) (_ *office, err error) {
+	out := &office{keys: store, checkpoint: p.site.Keystore + ".checkpoint"}
+	if signed {
+		if o.Operator == nil {
+			if o.Operator, err = p.signIn(ctx, c); err != nil {
+				return nil, err
+			}
+			if o.Second, err = p.second(ctx, c); err != nil {
+				return nil, err
+			}
+		}
+		if o.Log, err = p.logSigner(ctx, store); err != nil {
+			return nil, err
+		}
+	}
+	if out.known, err = p.logVerifiers(ctx, store); err != nil {
+		return nil, err
+	}
+	o.Known = out.known
+	o.Digest = func(ctx context.Context, message []byte) ([16]byte, error) {
+		return store.Digest(ctx, keys.Ref{Name: p.site.Keys.Ledger}, message)
+	}
+	if out.ledger, err = p.openLedgerWith(ctx, o); err != nil {
+		return nil, err
+	}
+	if err := out.compare(ctx); err != nil {
+		return nil, errors.Join(err, out.ledger.Close())
+	}
+	return out, nil
+}
+
+// compare holds the ledger against the newest checkpoint that this site has
+// seen of it.
+func (o *office) compare(ctx context.Context) error {
+	seen, err := os.ReadFile(o.checkpoint)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err == nil {
+		err = o.ledger.Since(ctx, seen, o.known)
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", o.checkpoint, err)
+	}
+	return nil
+}
+
+// keep writes the ledger's newest checkpoint beside the keystore.
+func (o *office) keep() error {
+	now, err := o.ledger.Checkpoint(context.Background())
+	if errors.Is(err, ledger.ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if seen, err := os.ReadFile(o.checkpoint); err == nil && bytes.Equal(seen, now) {
+		return nil
+	}
+	return replaceFile(o.checkpoint, now)
 }
 
 // Close closes both.
 func (o *office) Close() error {
-	err := o.keys.Close()
-	if o.ledger != nil {
-		err = errors.Join(err, o.ledger.Close())
-	}
-	return err
+	return errors.Join(o.closeLedger(), o.keys.Close())
 }
 
+func (o *office) closeLedger() error {
+	if o.ledger == nil {
+		return nil
+	}
+	return errors.Join(o.keep(), o.ledger.Close())
+}
+
+// replaceFile writes a file under another name first, so that there is the old
+// one or the new one at any time.
+func replaceFile(path string, data []byte) error {
+	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".new-*") // mode 0600
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		return errors.Join(err, os.Remove(f.Name()))
+	}
+	return nil
+}
+
+// actor is who works at which counter, after signIn.
 func (p *program) actor() ledger.Actor {
 	return ledger.Actor{Operator: p.site.Operator, Counter: p.site.Counter}
 }

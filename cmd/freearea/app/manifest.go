@@ -120,7 +120,7 @@ func (p *program) manifestCheck(c *cli.Context) error {
 
 // aidOwner looks an AID up in the ledger; without a ledger nobody owns any.
 func (p *program) aidOwner(ctx context.Context) (func(iso7816.AID) (string, error), func() error, error) {
-	book, err := p.openLedger(ctx, false)
+	book, err := p.openLedger(ctx)
 	if errors.Is(err, fs.ErrNotExist) {
 		return func(iso7816.AID) (string, error) { return "", nil }, func() error { return nil }, nil
 	}

@@ -24,9 +24,13 @@ type site struct {
 	Keystore    string `toml:"keystore"`     // file; relative to the site file
 	Ledger      string `toml:"ledger"`       // file; relative to the site file
 	Profiles    string `toml:"profiles"`     // folder of application profiles; relative to the site file
-	Operator    string `toml:"operator"`     // who is at the counter
-	Counter     string `toml:"counter"`      // which counter
-	Language    string `toml:"language"`     // "ja" or "en"; the locale otherwise
+	Operator    string `toml:"operator"`     // who is at the counter, where nobody signs in
+	OperatorKey string `toml:"operator_key"` // file with the operator's signing key; relative to the site file
+	// OperatorPassphraseFile holds its passphrase, for counters where nobody
+	// types; relative to the site file.
+	OperatorPassphraseFile string `toml:"operator_passphrase_file"`
+	Counter                string `toml:"counter"`  // which counter
+	Language               string `toml:"language"` // "ja" or "en"; the locale otherwise
 	// SecurityDomain is the one of services whose manifest names none; the
 	// Issuer Security Domain unless given.
 	SecurityDomain iso7816.AID  `toml:"security_domain"`
@@ -36,6 +40,7 @@ type site struct {
 		SecurityDomain  string      `toml:"security_domain"` // key set of the card's Security Domain
 		Counter         string      `toml:"counter"`         // signs consents
 		Ledger          string      `toml:"ledger"`          // keyed digests and tags
+		Checkpoints     string      `toml:"checkpoints"`     // signs the ledger's checkpoints
 		Receipt         string      `toml:"receipt"`         // verifies receipts; "" keeps them unverified
 	} `toml:"keys"`
 
@@ -64,6 +69,7 @@ func defaultSite() site {
 	s.Keys.Diversification = keys.MethodNone
 	s.Keys.Counter = "counter"
 	s.Keys.Ledger = "ledger"
+	s.Keys.Checkpoints = "checkpoints"
 	return s
 }
 
@@ -119,6 +125,7 @@ func loadSite(path string) (site, error) {
 	s.path = path
 	dir := filepath.Dir(path)
 	s.Keystore, s.Ledger, s.Profiles = under(dir, s.Keystore), under(dir, s.Ledger), under(dir, s.Profiles)
+	s.OperatorKey, s.OperatorPassphraseFile = under(dir, s.OperatorKey), under(dir, s.OperatorPassphraseFile)
 	return s, nil
 }
 

@@ -245,11 +245,11 @@ public class MoreApplet extends Applet implements ExtendedLength, MultiSelectabl
                     got = apdu.receiveBytes((short) 0);
                 }
                 if (at != total) ISOException.throwIt(ISO7816.SW_WRONG_LENGTH);
+                APDU.waitExtension();
                 apdu.setOutgoingNoChaining();
                 apdu.setOutgoingLength((short) (at + 1));
                 b[0] = apdu.getCurrentState();
                 apdu.sendBytes((short) 0, (short) 1);
-                APDU.waitExtension();
                 apdu.sendBytesLong(big, (short) 0, at);
                 return;
             }

@@ -1,0 +1,52 @@
+package ledger
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+)
+
+// Backup writes a copy of the ledger as it is now to a new file, while others
+// use it, and verifies the copy before it gets its name. There is a whole copy
+// under the name or none. It does not overwrite: the error then wraps
+// fs.ErrExist.
+func (l *Ledger) Backup(ctx context.Context, path string) (Verified, error) {
+	if _, err := os.Lstat(path); err == nil {
+		return Verified{}, fmt.Errorf("backup: %w", &os.PathError{Op: "create", Path: path, Err: os.ErrExist})
+	}
+	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".new-*") // mode 0600
+	if err != nil {
+		return Verified{}, fmt.Errorf("backup: %w", err)
+	}
+	defer os.Remove(f.Name())
+	defer f.Close()
+	// SQLite writes into an empty file.
+	if err := l.patiently(ctx, func() error {
+		_, err := l.db.ExecContext(ctx, "VACUUM INTO ?", f.Name())
+		return err
+	}); err != nil {
+		return Verified{}, fmt.Errorf("backup %s: %w", path, l.fail(err))
+	}
+	found, err := verifyFile(ctx, f.Name(), Options{ReadOnly: true, Known: l.known})
+	if err != nil {
+		return Verified{}, fmt.Errorf("backup: %w", err)
+	}
+	if err := errors.Join(f.Sync(), f.Close()); err != nil {
+		return Verified{}, fmt.Errorf("backup: %w", err)
+	}
+	if err := place(f.Name(), path); err != nil {
+		return Verified{}, fmt.Errorf("backup: %w", err)
+	}
+	return found, nil
+}
+
+func verifyFile(ctx context.Context, path string, o Options) (Verified, error) {
+	l, err := Open(ctx, path, o)
+	if err != nil {
+		return Verified{}, err
+	}
+	found, err := l.Verify(ctx, VerifyOptions{})
+	return found, errors.Join(err, l.Close())
+}
