@@ -38,7 +38,7 @@ var layers = [][]string{
 	5: {"applets/files/oncard", "applets/appletstest", "manifest", "consent", "staff"},
 	6: {"ledger", "emulator", "emulator/vpcd", "emulator/jcvm", "pcsc"},
 	7: {"provisioner", "reader", "reader/policy", "handover", "emulator/timing"},
-	8: {"readerd"},
+	8: {"readerd", "batch"},
 	9: {"app", "examples", "examples/till", "examples/vendorbinary/...", "cmd/freearea", "cmd/freearea/app", "cmd/freearea/internal/..."},
 }
 

@@ -200,6 +200,7 @@ func (p *program) cli() *cli.App {
 		Before: p.before,
 		Commands: []*cli.Command{
 			p.issueCommand(),
+			p.issueBatchCommand(),
 			p.updateCommand(),
 			p.suspendCommand(),
 			p.resumeCommand(),

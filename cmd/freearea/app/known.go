@@ -5,6 +5,7 @@ import (
 	"io/fs"
 
 	"github.com/freearea/freearea/applets"
+	"github.com/freearea/freearea/batch"
 	"github.com/freearea/freearea/cmd/freearea/internal/msg"
 	"github.com/freearea/freearea/cmd/freearea/internal/passphrase"
 	"github.com/freearea/freearea/consent"
@@ -420,6 +421,18 @@ var known = []knownError{
 	{capfile.ErrMalformed,
 		msg.Of("the load file is malformed", "ロードファイルの形式が正しくありません"),
 		msg.Of("get the load file from its maker again", "作成元からロードファイルを入手し直してください")},
+	{batch.ErrStopped,
+		msg.Of("the batch was stopped first", "先に一括発行が停止されました"),
+		msg.Of("nothing was written to this card; run the command again", "このカードには何も書き込んでいません。もう一度実行してください")},
+	{batch.ErrNoRow,
+		msg.Of("no row of the list is for this card", "リストにこのカードの行がありません"),
+		msg.Of("put another card in; `freearea card show` prints this one's CIN", "別のカードを置いてください。このカードのCINは `freearea card show` で確認できます")},
+	{batch.ErrRowTaken,
+		msg.Of("the row that names this card belongs to another card", "このカードを指定した行は別のカードに発行されています"),
+		msg.Of("make sure of the digits of the CIN in the list", "リストのCINの桁を確認してください")},
+	{batch.ErrUnderWay,
+		msg.Of("another slot is still at this card's row", "このカードの行は別のスロットで処理中です"),
+		msg.Of("wait until that slot is done, then put the card in again", "そのスロットの処理が終わってから置き直してください")},
 	{context.Canceled,
 		msg.Of("interrupted", "中断されました"),
 		msg.Of("run the command again: it goes on where it stopped", "もう一度実行すると、続きから再開します")},
