@@ -322,7 +322,7 @@ func TestRecognisedTheNextDay(t *testing.T) {
 func TestTornIssueOfAnotherConsent(t *testing.T) {
 	b := newBook(t)
 	c := newCounter(t, b)
-	b.fail(13, false) // the record of the issue
+	b.fail(8, false) // the record of the issue
 	_, err := c.issue(c.request(library))
 	wants(t, err, errDisk)
 	b.fail(0, false)

@@ -224,15 +224,25 @@ func (p *Provisioner) newID() (string, error) {
 	return hex.EncodeToString(b), err
 }
 
-// append writes events to the ledger even when the context has ended: what
-// happened to a card is recorded, whoever gave up waiting.
+// append writes events to the ledger.
 func (p *Provisioner) append(ctx context.Context, reason string, data ...ledger.Data) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
-	defer cancel()
+	return p.write(ctx, p.events(reason, data))
+}
+
+// events are this counter's.
+func (p *Provisioner) events(reason string, data []ledger.Data) []ledger.Event {
 	events := make([]ledger.Event, len(data))
 	for i, d := range data {
 		events[i] = ledger.Event{Actor: p.Actor, Reason: reason, Data: d}
 	}
+	return events
+}
+
+// write puts events into the ledger even when the context has ended: what
+// happened to a card is recorded, whoever gave up waiting.
+func (p *Provisioner) write(ctx context.Context, events []ledger.Event) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
+	defer cancel()
 	_, err := p.Ledger.Append(ctx, events...)
 	return err
 }

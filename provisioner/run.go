@@ -45,8 +45,9 @@ func (e *RunError) Unwrap() error { return e.Err }
 
 // Run carries a plan out. Each step's intent is in the ledger before its first
 // command is sent, and its outcome before the next begins, also when the
-// context has ended. When a plan of nothing but a missing record is run, only
-// the ledger is written.
+// context has ended. The outcome of one step and the intent of the next are one
+// entry, written and synced at once. When a plan of nothing but a missing record
+// is run, only the ledger is written.
 func (p *Provisioner) Run(ctx context.Context, s *Session, plan *Plan) (*Result, error) {
 	switch {
 	case p.Ledger == nil:
@@ -78,25 +79,26 @@ func (p *Provisioner) Run(ctx context.Context, s *Session, plan *Plan) (*Result,
 	if plan.desired != nil {
 		started.Consent = plan.desired.Consent.Record.ID
 	}
-	if err := p.append(ctx, plan.reason(), started); err != nil {
-		return nil, err
-	}
 	s.dirty = true
+	w := &writer{p: p}
+	w.hold(plan.reason(), started)
 	var done []StepName
 	for i, step := range plan.Steps {
-		if err := p.step(ctx, s, plan, run, i+1); err != nil {
+		if err := p.step(ctx, s, plan, w, run, i+1); err != nil {
 			if errors.Is(err, iso7816.ErrNoMemory) {
-				err = errors.Join(err, p.makeRoom(ctx, s, plan, run, done))
+				err = errors.Join(err, p.makeRoom(ctx, s, plan, w, run, done))
 			}
 			if !errors.Is(err, errLedger) {
-				err = errors.Join(err, p.append(ctx, "", ledger.RunFinished{Run: run, Outcome: ledger.Failed, Error: short(err)}))
+				w.hold("", ledger.RunFinished{Run: run, Outcome: ledger.Failed, Error: short(err)})
+				err = errors.Join(err, w.write(ctx))
 			}
 			return nil, &RunError{Run: run, Done: done, Step: step.Name, Err: err}
 		}
 		done = append(done, step.Name)
 	}
 	result.Steps, result.KeyVersion = len(done), plan.keyVersion
-	if err := p.record(ctx, plan, run); err != nil {
+	w.hold(plan.reason(), plan.record(run)...)
+	if err := w.write(ctx); err != nil {
 		return nil, fmt.Errorf("the card is done, but the ledger could not record it; run again: %w", err)
 	}
 	return result, nil
@@ -106,13 +108,35 @@ func (p *Provisioner) Run(ctx context.Context, s *Session, plan *Plan) (*Result,
 // in the ledger, which then says what is true, that nobody knows.
 var errLedger = errors.New("not recorded")
 
-// step carries out one step, its intent and its outcome recorded.
-func (p *Provisioner) step(ctx context.Context, s *Session, plan *Plan, run string, n int) error {
+// writer gathers a run's events until they have to be in the ledger.
+type writer struct {
+	p    *Provisioner
+	held []ledger.Event
+}
+
+// hold keeps events for the next write.
+func (w *writer) hold(reason string, data ...ledger.Data) {
+	w.held = append(w.held, w.p.events(reason, data)...)
+}
+
+// write puts into the ledger what is held, all or none of it.
+func (w *writer) write(ctx context.Context) error {
+	err := w.p.write(ctx, w.held)
+	if err == nil {
+		w.held = nil
+	}
+	return err
+}
+
+// step carries out one step: its intent is recorded before, with what is held,
+// and its outcome is held.
+func (p *Provisioner) step(ctx context.Context, s *Session, plan *Plan, w *writer, run string, n int) error {
 	step := plan.Steps[n-1]
 	if err := ctx.Err(); err != nil {
 		return err // before anybody intends anything
 	}
-	if err := p.append(ctx, "", ledger.StepIntended{Run: run, Step: n, Name: string(step.Name)}); err != nil {
+	w.hold("", ledger.StepIntended{Run: run, Step: n, Name: string(step.Name)})
+	if err := w.write(ctx); err != nil {
 		return fmt.Errorf("%w: %w", errLedger, err)
 	}
 	evidence, err := p.carryOut(ctx, s, plan, n)
@@ -124,18 +148,16 @@ func (p *Provisioner) step(ctx context.Context, s *Session, plan *Plan, run stri
 		}
 		outcome = failed
 	}
+	w.hold("", outcome)
 	if step.spared != nil && step.spared(err) {
-		err = nil
-	}
-	if failure := p.append(ctx, "", outcome); failure != nil {
-		err = errors.Join(err, fmt.Errorf("%w: %w", errLedger, failure))
+		return nil
 	}
 	return err
 }
 
 // makeRoom takes the load file away again that a run brought to a card which
 // then had no room for the instance: nothing half installed stays.
-func (p *Provisioner) makeRoom(ctx context.Context, s *Session, plan *Plan, run string, done []StepName) error {
+func (p *Provisioner) makeRoom(ctx context.Context, s *Session, plan *Plan, w *writer, run string, done []StepName) error {
 	if !slices.Contains(done, StepLoad) || slices.Contains(done, StepInstall) {
 		return nil
 	}
@@ -144,7 +166,7 @@ func (p *Provisioner) makeRoom(ctx context.Context, s *Session, plan *Plan, run 
 		return err // the next run goes on from the load file
 	}
 	plan.Steps = append(plan.Steps, step)
-	return p.step(ctx, s, plan, run, len(plan.Steps))
+	return p.step(ctx, s, plan, w, run, len(plan.Steps))
 }
 
 // short makes an error fit the ledger: 500 bytes of UTF-8 without control
@@ -241,13 +263,13 @@ func (p *Provisioner) carryOut(ctx context.Context, s *Session, plan *Plan, n in
 	return nil, nil
 }
 
-// record writes the outcome of a run that reached its end.
-func (p *Provisioner) record(ctx context.Context, plan *Plan, run string) error {
+// record is the outcome of a run that reached its end.
+func (plan *Plan) record(run string) []ledger.Data {
 	finished := ledger.RunFinished{Run: run, Outcome: ledger.Done}
 	if plan.Recorded {
-		return p.append(ctx, plan.reason(), finished)
+		return []ledger.Data{finished}
 	}
-	return p.append(ctx, plan.reason(), append(plan.outcome(run), finished)...)
+	return append(plan.outcome(run), finished)
 }
 
 // RecordConsent writes a consent to the ledger, which keeps the signed record
