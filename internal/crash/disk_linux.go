@@ -10,8 +10,7 @@ import (
 
 // Disk is what is left of a site's directory when the power goes: files as
 // they were when they were last synced, under the names that the directory had
-// when it was last synced itself. No file system loses more than that; most
-// lose less. Cards are no files of the PC's: they keep what was written.
+// when it was last synced itself, or under those that it has now. Cards are no files of the PC's: they keep what was written.
 type Disk struct {
 	dir   string
 	files map[identity][]byte // synced content
@@ -88,28 +87,45 @@ func (d *Disk) identity(info fs.FileInfo) identity {
 	return identity{i, d.later[i]}
 }
 
-func (d *Disk) syncNames() error {
-	entries, err := os.ReadDir(d.dir)
-	if err != nil {
-		return err
-	}
-	d.names = map[string]identity{}
-	for _, e := range entries {
-		info, err := e.Info()
-		if err != nil {
-			return err
-		}
-		if info.Mode().IsRegular() {
-			d.names[e.Name()] = d.identity(info)
-		}
-	}
-	return nil
+func (d *Disk) syncNames() (err error) {
+	d.names, err = d.list()
+	return err
 }
 
-// State is what is left: contents by name.
-func (d *Disk) State() (map[string][]byte, error) {
+// list is the directory as it is now.
+func (d *Disk) list() (map[string]identity, error) {
+	entries, err := os.ReadDir(d.dir)
+	if err != nil {
+		return nil, err
+	}
+	names := map[string]identity{}
+	for _, e := range entries {
+		info, err := e.Info()
+		if errors.Is(err, fs.ErrNotExist) { // another thread goes on
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		if info.Mode().IsRegular() {
+			names[e.Name()] = d.identity(info)
+		}
+	}
+	return names, nil
+}
+
+// State is what is left: contents by name. A file system may have written
+// names that nobody synced; with latest it has written all of them, and still
+// no content.
+func (d *Disk) State(latest bool) (_ map[string][]byte, err error) {
+	names := d.names
+	if latest {
+		if names, err = d.list(); err != nil {
+			return nil, err
+		}
+	}
 	out := map[string][]byte{}
-	for name, file := range d.names {
+	for name, file := range names {
 		out[name] = d.files[file]
 	}
 	cards, err := filepath.Glob(filepath.Join(d.dir, "card-*.img"))

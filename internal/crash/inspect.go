@@ -207,6 +207,25 @@ func (s *Site) look(ctx context.Context, holder int) (c card, err error) {
 	return c, err
 }
 
+// Holding returns the holders whose cards hold the ID that the ledger has for
+// one holder's consent, whosever cards they are.
+func (s *Site) Holding(ctx context.Context, holder int) (cards []int, err error) {
+	records, err := s.records(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for h := range s.Holders {
+		c, err := s.look(ctx, h)
+		if err != nil {
+			return nil, err
+		}
+		if c.id != "" && slices.Contains(records[holder].reserved, c.id) {
+			cards = append(cards, h)
+		}
+	}
+	return cards, nil
+}
+
 // Litter returns the files that are neither the site's nor the program's own:
 // what a crash left and the next run did not take away.
 func (s *Site) Litter() (found []string, err error) {

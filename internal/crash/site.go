@@ -187,7 +187,8 @@ func (s *Site) IssueTo(ctx context.Context, holder int, card string) (*Command, 
 	if err != nil {
 		return nil, err
 	}
-	c := &Command{Cmd: exec.CommandContext(ctx, s.Program, append(s.global(), s.issue(holder, card)...)...), said: said}
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	c := &Command{Cmd: exec.CommandContext(ctx, s.Program, append(s.global(), s.issue(holder, card)...)...), said: said, cancel: cancel}
 	c.Dir, c.Stdout, c.Stderr = s.Dir, said, said
 	c.Env = []string{"PATH=/usr/bin:/bin", "USER=tester", "HOME=" + s.Dir, "LC_ALL=C.UTF-8", "TMPDIR=" + s.Dir}
 	return c, nil
@@ -202,8 +203,12 @@ func (s *Site) IssueAt(ctx context.Context, holder int, now func() time.Time) er
 // Command is a process of the command that is to run.
 type Command struct {
 	*exec.Cmd
-	said *os.File
+	said   *os.File
+	cancel context.CancelFunc
 }
+
+// patience is how long a process may take; one that hangs is ended.
+const patience = 2 * time.Minute
 
 // Said returns what the process has printed, to either stream.
 func (c *Command) Said() string {
@@ -215,7 +220,10 @@ func (c *Command) Said() string {
 }
 
 // Done removes what the command printed. The process must have ended.
-func (c *Command) Done() { _ = errors.Join(c.said.Close(), os.Remove(c.said.Name())) }
+func (c *Command) Done() {
+	c.cancel()
+	_ = errors.Join(c.said.Close(), os.Remove(c.said.Name()))
+}
 
 // Complete runs the command for a holder to its end, and returns what it
 // printed.

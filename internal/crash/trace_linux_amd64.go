@@ -82,9 +82,14 @@ func trace(c *Command, t Tracer) (status syscall.WaitStatus, err error) {
 	defer c.Process.Release()
 	ended := false
 	defer func() {
-		if !ended { // only ever the process started above, which nobody has waited for
-			_ = syscall.Kill(pid, syscall.SIGKILL)
-			_, _ = wait(pid, &status)
+		if ended {
+			return
+		}
+		// Only ever the process started above, which nobody has waited for. It
+		// is the last of its threads to be reported.
+		_ = syscall.Kill(pid, syscall.SIGKILL)
+		for tid, err := 0, error(nil); err == nil && tid != pid; {
+			tid, err = wait(-1, &status)
 		}
 	}()
 	if _, err := wait(pid, &status); err != nil {
@@ -112,14 +117,14 @@ func trace(c *Command, t Tracer) (status syscall.WaitStatus, err error) {
 		signal := 0
 		switch s := status.StopSignal(); {
 		case s == syscall.SIGTRAP|0x80:
-			if err := p.stopped(tid); err != nil {
+			if err := p.stopped(tid); err != nil && !errors.Is(err, syscall.ESRCH) {
 				return status, err
 			}
 		case s == syscall.SIGTRAP, s == syscall.SIGSTOP: // a new thread
 		default:
 			signal = int(s)
 		}
-		// A thread that was killed meanwhile is waited for like all others.
+		// ESRCH: the thread was killed meanwhile; its end is reported, too.
 		if err := syscall.PtraceSyscall(tid, signal); err != nil && !errors.Is(err, syscall.ESRCH) {
 			return status, err
 		}
