@@ -6,9 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
-	"strings"
 
 	"github.com/freearea/freearea/consent"
 	"github.com/freearea/freearea/ledger"
@@ -25,6 +23,7 @@ type Finding struct {
 type card struct {
 	loadFile, instance bool
 	id                 string // that its service answers with; "" is none yet
+	unread             error  // why it has none
 }
 
 // record is what the ledger says of a holder.
@@ -113,7 +112,7 @@ func (s *Site) inspect(ctx context.Context) (found []Finding, records []record, 
 		// What is recorded as issued is on the card.
 		for _, i := range r.issued {
 			if i.ID != c.id {
-				lost("holder %d: ID %s is issued, the card has %q", h, i.ID, c.id)
+				lost("holder %d: ID %s is issued, the card has %q (%v)", h, i.ID, c.id, c.unread)
 			}
 			if i.Card != r.card {
 				lost("holder %d: issued to another card", h)
@@ -199,7 +198,8 @@ func (s *Site) look(ctx context.Context, holder int) (c card, err error) {
 	}
 	text, err = s.ask(ctx, nil, "read", s.manifest(holder), "--json", "--card", slot)
 	if err != nil {
-		return c, nil // nothing that a reader would take for an issue
+		c.unread = err // nothing that a reader would take for an issue
+		return c, nil
 	}
 	var tap struct{ ID string }
 	err = json.Unmarshal([]byte(text), &tap)
@@ -224,19 +224,4 @@ func (s *Site) Holding(ctx context.Context, holder int) (cards []int, err error)
 		}
 	}
 	return cards, nil
-}
-
-// Litter returns the files that are neither the site's nor the program's own:
-// what a crash left and the next run did not take away.
-func (s *Site) Litter() (found []string, err error) {
-	for _, pattern := range []string{"*.new", "*.new-*", "*.tmp"} {
-		more, err := filepath.Glob(s.path(pattern))
-		if err != nil {
-			return nil, err
-		}
-		for _, m := range more {
-			found = append(found, strings.TrimPrefix(m, s.Dir+string(filepath.Separator)))
-		}
-	}
-	return found, nil
 }

@@ -9,9 +9,9 @@ import (
 // amd64, or one that forbids it.
 var ErrNoTracing = errors.New("processes can't be traced here")
 
-// Kill as the answer of [Tracer.Before] ends the process before the call, as
+// ErrKill as the answer of [Tracer.Before] ends the process before the call, as
 // SIGKILL does: nothing of it runs on.
-var Kill = errors.New("kill")
+var ErrKill = errors.New("kill")
 
 // Call is a system call that changes a file.
 type Call struct {
@@ -28,7 +28,7 @@ type Call struct {
 // Tracer is told of the calls of a traced process, which stands still
 // meanwhile. Either may be nil.
 type Tracer struct {
-	// Before answers nil to let the call happen, [Kill], or a [syscall.Errno]
+	// Before answers nil to let the call happen, [ErrKill], or a [syscall.Errno]
 	// with which the call fails without having done anything. Any other error
 	// ends the trace and the process.
 	Before func(Call) error

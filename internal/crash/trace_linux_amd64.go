@@ -186,7 +186,7 @@ func (p *traced) stopped(tid int) error {
 	}
 	switch err := p.Before(*c); {
 	case err == nil:
-	case errors.Is(err, Kill):
+	case errors.Is(err, ErrKill):
 		return syscall.Kill(p.pid, syscall.SIGKILL)
 	case errors.As(err, &c.errno):
 		var regs syscall.PtraceRegs
