@@ -173,6 +173,10 @@ func serviceOf(d Data) string {
 		return d.Service
 	case Issued:
 		return d.Service
+	case Revoked:
+		return d.Service
+	case IDCarried:
+		return d.Service
 	}
 	return ""
 }
@@ -192,6 +196,8 @@ func twice(data Data) error {
 		return fmt.Errorf("end of run %s %w", d.Run, ErrExists)
 	case IDReserved:
 		return taken(d.Service, d.ID)
+	case CardReplaced:
+		return fmt.Errorf("replacement of the card %w", ErrExists)
 	case OperatorAdded:
 		return fmt.Errorf("operator %s %w", d.Operator, ErrExists)
 	case OperatorWithdrawn:
@@ -279,7 +285,7 @@ func admit(ctx context.Context, q querier, data Data) error {
 		}
 		return ownAID(ctx, q, d.Instance, d.Service)
 	}
-	return nil
+	return admitLife(ctx, q, data)
 }
 
 type consentState struct {

@@ -42,7 +42,7 @@ func (d ValuesErased) check() error {
 }
 
 // ErrInUse: values that are still needed are not erased.
-var ErrInUse = errors.New("the service is still on the card, or may be")
+var ErrInUse = errors.New("the service is still on the card or may be, or is being handed over")
 
 // Erasable is a consent whose events hold values that can be erased.
 type Erasable struct {
@@ -65,12 +65,16 @@ type EraseFilter struct {
 
 // Erasable lists what can be erased, oldest first. Consents of which the
 // service is still on the card, or may be after a run that was torn, are left
-// out; where one is asked for by its id, the error is [ErrInUse].
+// out, and so are all of a service while a batch of it is being handed over;
+// where one is asked for by its id, the error is [ErrInUse].
+//
+// What was revoked and not wiped ends when it expires: until then terminals are
+// told by its ID to refuse it, and a counter that sees the card wipes it.
 func (l *Ledger) Erasable(ctx context.Context, f EraseFilter) ([]Erasable, error) {
-	return ask(ctx, l, func() ([]Erasable, error) { return erasable(ctx, l.db, f) })
+	return ask(ctx, l, func() ([]Erasable, error) { return erasable(ctx, l.read, f, l.clock()) })
 }
 
-func erasable(ctx context.Context, q querier, f EraseFilter) ([]Erasable, error) {
+func erasable(ctx context.Context, q querier, f EraseFilter, now time.Time) ([]Erasable, error) {
 	type state struct {
 		Erasable
 		seq       int64
@@ -105,17 +109,25 @@ func erasable(ctx context.Context, q querier, f EraseFilter) ([]Erasable, error)
 	var out []Erasable
 	for _, s := range all {
 		var used bool
-		var ended string
+		var ended, void string
 		if err := q.QueryRowContext(ctx, `SELECT
-				EXISTS (SELECT 1 FROM issues WHERE service = ?1 AND card = ?2 AND consent = ?3 AND ended IS NULL)
+				EXISTS (SELECT 1 FROM issues i JOIN events e ON e.seq = i.seq WHERE i.service = ?1 AND i.card = ?2 AND i.consent = ?3
+					AND i.ended IS NULL AND (i.revoked IS NULL OR e.record ->> '$.data.expiry' = ''))
 				OR EXISTS (SELECT 1 FROM runs WHERE service = ?1 AND card = ?2 AND outcome IS NOT 'done' AND NOT superseded),
-				coalesce((SELECT max(e.time) FROM issues i JOIN events e ON e.seq = i.ended WHERE i.card = ?2 AND i.service = ?1 AND i.consent = ?3), '')`,
-			s.Service, s.card, s.Consent).Scan(&used, &ended); err != nil {
+				coalesce((SELECT max(e.time) FROM issues i JOIN events e ON e.seq = i.ended WHERE i.card = ?2 AND i.service = ?1 AND i.consent = ?3), ''),
+				coalesce((SELECT max(e.record ->> '$.data.expiry') || 'T23:59:59.999Z' FROM issues i JOIN events e ON e.seq = i.seq
+					WHERE i.card = ?2 AND i.service = ?1 AND i.consent = ?3 AND i.ended IS NULL), '')`,
+			s.Service, s.card, s.Consent).Scan(&used, &ended, &void); err != nil {
 			return nil, err
+		}
+		if _, open, _, err := lastHandover(ctx, q, s.Service); err != nil {
+			return nil, err
+		} else if open || void > now.UTC().Format(timeForm) {
+			used = true
 		}
 		// Times of one form compare as they stand; a consent that nothing was
 		// issued on ends when it runs out.
-		last := max(ended, s.withdrawn)
+		last := max(ended, void, s.withdrawn)
 		if last == "" {
 			last = s.until
 		}
@@ -184,7 +196,7 @@ func valuesOf(ctx context.Context, q querier, consent, service, card string, rec
 // erase.
 func (l *Ledger) Erase(ctx context.Context, actor Actor, reason string, f EraseFilter) (done []Erasable, err error) {
 	err = l.write(ctx, func(q *cached) error {
-		if done, err = erasable(ctx, q, f); err != nil || len(done) == 0 {
+		if done, err = erasable(ctx, q, f, l.clock()); err != nil || len(done) == 0 {
 			return err
 		}
 		var events []Event

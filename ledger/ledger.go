@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync"
 	"time"
 
 	"golang.org/x/mod/sumdb/note"
@@ -67,6 +68,7 @@ type Options struct {
 type Ledger struct {
 	path  string
 	db    *sql.DB
+	read  *pool // db for questions
 	clock func() time.Time
 	wait  time.Duration
 	ro    bool
@@ -81,7 +83,7 @@ type Ledger struct {
 }
 
 // Close closes the ledger.
-func (l *Ledger) Close() error { return l.fail(l.db.Close()) }
+func (l *Ledger) Close() error { return l.fail(errors.Join(l.read.close(), l.db.Close())) }
 
 // fail turns an error of SQLite into one of this package's, and names the file.
 func (l *Ledger) fail(err error) error {
@@ -143,6 +145,54 @@ func (l *Ledger) patiently(ctx context.Context, f func() error) error {
 type querier interface {
 	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
 	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
+}
+
+// pool is a database that prepares each question once per connection: a view
+// takes SQLite longer to prepare than to answer. There are as many as this
+// package has words for.
+type pool struct {
+	db         *sql.DB
+	mu         sync.Mutex
+	statements map[string]*sql.Stmt
+}
+
+func (p *pool) prepare(ctx context.Context, query string) (*sql.Stmt, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s := p.statements[query]
+	if s == nil {
+		var err error
+		if s, err = p.db.PrepareContext(ctx, query); err != nil {
+			return nil, err
+		}
+		p.statements[query] = s
+	}
+	return s, nil
+}
+
+func (p *pool) QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row {
+	s, err := p.prepare(ctx, query)
+	if err != nil {
+		return p.db.QueryRowContext(ctx, query, args...)
+	}
+	return s.QueryRowContext(ctx, args...)
+}
+
+func (p *pool) QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
+	s, err := p.prepare(ctx, query)
+	if err != nil {
+		return nil, err
+	}
+	return s.QueryContext(ctx, args...)
+}
+
+func (p *pool) close() (err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, s := range p.statements {
+		err = errors.Join(err, s.Close())
+	}
+	return err
 }
 
 // write runs f in a transaction that holds the ledger's only write lock, and

@@ -78,6 +78,7 @@ func Open(ctx context.Context, path string, o Options) (*Ledger, error) {
 	if l.db, err = database(path, mode); err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
+	l.read = &pool{db: l.db, statements: map[string]*sql.Stmt{}}
 	err = l.patiently(ctx, func() error { return l.examine(ctx) })
 	if err == nil && !l.ro {
 		// Can it be written? SQLite opens a file that it can't write for
@@ -250,7 +251,12 @@ func (l *Ledger) examine(ctx context.Context) error {
 	if err := compareSchema(ctx, l.db); err != nil {
 		return err
 	}
-	if err := examineLog(ctx, l.db, l.known); err != nil {
+	// One state of the ledger: another process may be appending.
+	tx, err := l.db.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(examineLog(ctx, tx, l.known), tx.Rollback()); err != nil {
 		return err
 	}
 	if l.ro {

@@ -3,9 +3,11 @@ package ledger
 import (
 	"context"
 	"database/sql"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"iter"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -41,7 +43,7 @@ func (l *Ledger) Events(ctx context.Context, f Filter) iter.Seq2[Event, error] {
 			if f.Limit > 0 {
 				n = min(n, left)
 			}
-			events, err := ask(ctx, l, func() ([]Event, error) { return events(ctx, l.db, f, after, n) })
+			events, err := ask(ctx, l, func() ([]Event, error) { return events(ctx, l.read, f, after, n) })
 			if err != nil {
 				yield(Event{}, err)
 				return
@@ -186,7 +188,7 @@ type Consent struct {
 func (l *Ledger) Consent(ctx context.Context, id string) (Consent, error) {
 	return ask(ctx, l, func() (c Consent, err error) {
 		found := false
-		list, err := events(ctx, l.db, Filter{
+		list, err := events(ctx, l.read, Filter{
 			Consent: id, Kinds: []Kind{KindConsentRecorded, KindCardBound, KindConsentWithdrawn},
 		}, 0, 3)
 		if err != nil {
@@ -215,6 +217,8 @@ type State string
 // States of a service on a card.
 const (
 	Active    State = "active"    // issued
+	OnHold    State = "suspended" // issued, and locked
+	Void      State = "revoked"   // issued, revoked, and to be wiped when the card is seen
 	Ended     State = "withdrawn" // issued once, then withdrawn
 	Uncertain State = "uncertain" // a run began and was not done, see [Ledger.UnfinishedRuns]
 )
@@ -231,8 +235,8 @@ type ServiceState struct {
 func (l *Ledger) Services(ctx context.Context, card CardRef) ([]ServiceState, error) {
 	return ask(ctx, l, func() ([]ServiceState, error) {
 		// The last issue, withdrawal and unfinished run of each service.
-		list, err := load(ctx, l.db, `seq IN (
-				SELECT max(seq) FROM events WHERE card = ?1 AND kind IN ('issued', 'withdrawn') GROUP BY service, kind
+		list, err := load(ctx, l.read, `seq IN (
+				SELECT max(seq) FROM events WHERE card = ?1 AND kind IN ('issued', 'suspended', 'resumed', 'revoked', 'withdrawn') GROUP BY service, kind
 				UNION SELECT max(seq) FROM runs WHERE card = ?1 AND outcome IS NOT 'done' AND NOT superseded GROUP BY service
 			) ORDER BY service, kind = 'run-started', seq`, string(card))
 		if err != nil {
@@ -253,6 +257,15 @@ func (l *Ledger) Services(ctx context.Context, card CardRef) ([]ServiceState, er
 			case Withdrawn:
 				s := state(d.Service)
 				s.State, s.Since = Ended, e.Time
+			case Suspended:
+				s := state(d.Service)
+				s.State, s.Since = OnHold, e.Time
+			case Resumed:
+				s := state(d.Service)
+				s.State, s.Since = Active, e.Time
+			case Revoked:
+				s := state(d.Service)
+				s.State, s.Since = Void, e.Time
 			case RunStarted:
 				s := state(d.Service)
 				s.State, s.Since = Uncertain, e.Time
@@ -266,7 +279,7 @@ func (l *Ledger) Services(ctx context.Context, card CardRef) ([]ServiceState, er
 // withdrawn; ok is false when there is none.
 func (l *Ledger) ActiveIssue(ctx context.Context, service string, card CardRef) (issue Issued, ok bool, err error) {
 	issue, err = ask(ctx, l, func() (d Issued, err error) {
-		_, d, ok, err = one[Issued](ctx, l.db,
+		_, d, ok, err = one[Issued](ctx, l.read,
 			"seq = (SELECT seq FROM issues WHERE service = ? AND card = ? AND ended IS NULL)", service, string(card))
 		return d, err
 	})
@@ -276,7 +289,7 @@ func (l *Ledger) ActiveIssue(ctx context.Context, service string, card CardRef) 
 // IssueNumber returns the number of the card's last issue of the service,
 // withdrawn or not; 0 when there was none. The next issue has one more.
 func (l *Ledger) IssueNumber(ctx context.Context, service string, card CardRef) (uint16, error) {
-	return ask(ctx, l, func() (uint16, error) { return issueNumber(ctx, l.db, service, card) })
+	return ask(ctx, l, func() (uint16, error) { return issueNumber(ctx, l.read, service, card) })
 }
 
 func issueNumber(ctx context.Context, q querier, service string, card CardRef) (n uint16, err error) {
@@ -288,7 +301,7 @@ func issueNumber(ctx context.Context, q querier, service string, card CardRef) (
 // false when there is none.
 func (l *Ledger) ReservedID(ctx context.Context, service, consent string) (id string, ok bool, err error) {
 	id, err = ask(ctx, l, func() (id string, err error) {
-		id, ok, err = reservedID(ctx, l.db, service, consent)
+		id, ok, err = reservedID(ctx, l.read, service, consent)
 		return id, err
 	})
 	return id, ok && err == nil, err
@@ -296,8 +309,8 @@ func (l *Ledger) ReservedID(ctx context.Context, service, consent string) (id st
 
 func reservedID(ctx context.Context, q querier, service, consent string) (id string, ok bool, err error) {
 	err = q.QueryRowContext(ctx, `SELECT CAST(p.value AS TEXT) FROM events o JOIN private p ON p.seq = o.seq AND p.member = 'id'
-		WHERE consent = ? AND service = ? AND kind IN ('id-reserved', 'id-reassigned') AND NOT EXISTS (
-			SELECT 1 FROM events l WHERE l.service = o.service AND l.id_digest = o.id_digest AND l.kind = 'id-reassigned' AND l.seq > o.seq)
+		WHERE consent = ? AND service = ? AND kind IN ('id-reserved', 'id-reassigned', 'id-carried') AND NOT EXISTS (
+			SELECT 1 FROM events l WHERE l.service = o.service AND l.id_digest = o.id_digest AND l.kind IN ('id-reassigned', 'id-carried') AND l.seq > o.seq)
 		ORDER BY o.seq DESC LIMIT 1`, consent, service).Scan(&id)
 	if errors.Is(err, sql.ErrNoRows) {
 		return "", false, nil
@@ -308,7 +321,7 @@ func reservedID(ctx context.Context, q querier, service, consent string) (id str
 // NextSequence returns the number that the next draw of the service will get,
 // to show it; only ReserveID takes it.
 func (l *Ledger) NextSequence(ctx context.Context, service string) (uint64, error) {
-	return ask(ctx, l, func() (uint64, error) { return nextSequence(ctx, l.db, service) })
+	return ask(ctx, l, func() (uint64, error) { return nextSequence(ctx, l.read, service) })
 }
 
 func nextSequence(ctx context.Context, q querier, service string) (n uint64, err error) {
@@ -320,7 +333,7 @@ func nextSequence(ctx context.Context, q querier, service string) (n uint64, err
 // for; ok is false when none has.
 func (l *Ledger) AIDOwner(ctx context.Context, aid iso7816.AID) (service string, ok bool, err error) {
 	service, err = ask(ctx, l, func() (service string, err error) {
-		service, ok, err = aidOwner(ctx, l.db, aid)
+		service, ok, err = aidOwner(ctx, l.read, aid)
 		return service, err
 	})
 	return service, ok && err == nil, err
@@ -338,7 +351,7 @@ func aidOwner(ctx context.Context, q querier, aid iso7816.AID) (service string, 
 // Security Domain or an instance) on the card failed since it last succeeded.
 func (l *Ledger) FailedAuthentications(ctx context.Context, card CardRef, target iso7816.AID) (int, error) {
 	return ask(ctx, l, func() (n int, err error) {
-		err = l.db.QueryRowContext(ctx, `SELECT count(*) FROM events
+		err = l.read.QueryRowContext(ctx, `SELECT count(*) FROM events
 			WHERE card = ?1 AND target = ?2 AND kind = 'authentication-failed' AND seq > (
 				SELECT coalesce(max(seq), 0) FROM events
 				WHERE card = ?1 AND target = ?2 AND kind = 'authentication-succeeded')`,
@@ -367,7 +380,7 @@ type StepState struct {
 // service was done.
 func (l *Ledger) UnfinishedRuns(ctx context.Context, card CardRef) ([]Run, error) {
 	return ask(ctx, l, func() ([]Run, error) {
-		rows, err := l.db.QueryContext(ctx, `SELECT run FROM runs
+		rows, err := l.read.QueryContext(ctx, `SELECT run FROM runs
 			WHERE card = ? AND outcome IS NOT 'done' AND NOT superseded ORDER BY seq`, string(card))
 		if err != nil {
 			return nil, err
@@ -386,7 +399,7 @@ func (l *Ledger) UnfinishedRuns(ctx context.Context, card CardRef) ([]Run, error
 		}
 		var out []Run
 		for _, id := range ids {
-			r, err := run(ctx, l.db, id)
+			r, err := run(ctx, l.read, id)
 			if err != nil {
 				return nil, err
 			}
@@ -423,4 +436,62 @@ func (s *StepState) end(step int) {
 	if s != nil && s.Step == step {
 		s.Ended = true
 	}
+}
+
+// IDs yields the IDs of a service that are good now, or those that were issued
+// and are not: suspended, revoked or withdrawn, and on no other card. Each comes
+// once. erased counts those of them that are erased, which nobody can tell.
+func (l *Ledger) IDs(ctx context.Context, service string, good bool) (ids iter.Seq2[string, error], erased int, err error) {
+	chosen, err := ask(ctx, l, func() (seqs []int64, err error) {
+		erased = 0
+		rows, err := l.read.QueryContext(ctx, `SELECT max(CASE WHEN EXISTS (SELECT 1 FROM private p WHERE p.seq = i.seq AND p.member = 'id') THEN i.seq END)
+			FROM issues i WHERE i.service = ?1 GROUP BY i.id_digest
+			HAVING max(i.ended IS NULL AND i.revoked IS NULL AND 'suspended' IS NOT (SELECT e.kind FROM events e
+				WHERE e.card = i.card AND e.service = i.service AND e.kind IN ('issued', 'suspended', 'resumed', 'withdrawn')
+				ORDER BY e.seq DESC LIMIT 1)) = ?2`, service, good)
+		if err != nil {
+			return nil, err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			var seq sql.NullInt64
+			if err := rows.Scan(&seq); err != nil {
+				return nil, err
+			}
+			if seq.Valid {
+				seqs = append(seqs, seq.Int64)
+			} else {
+				erased++
+			}
+		}
+		return seqs, rows.Err()
+	})
+	if err != nil {
+		return nil, 0, err
+	}
+	return func(yield func(string, error) bool) {
+		for some := range slices.Chunk(chosen, page) {
+			numbers, err := json.Marshal(some)
+			if err != nil {
+				yield("", err)
+				return
+			}
+			list, err := ask(ctx, l, func() ([]Event, error) {
+				return load(ctx, l.read, "seq IN (SELECT value FROM json_each(?)) ORDER BY seq", string(numbers))
+			})
+			if err != nil {
+				yield("", err)
+				return
+			}
+			for _, e := range list {
+				id := e.Data.(Issued).ID
+				if id == "" {
+					err = l.fail(fmt.Errorf("ID of event %d is %w: it was erased meanwhile", e.Seq, ErrNotFound))
+				}
+				if !yield(id, err) || err != nil {
+					return
+				}
+			}
+		}
+	}, erased, nil
 }

@@ -168,6 +168,24 @@ func decodeData(kind Kind, raw []byte) (Data, error) {
 		return decodeAs[AuthenticationFailed](raw)
 	case KindAuthenticationSucceeded:
 		return decodeAs[AuthenticationSucceeded](raw)
+	case KindSuspended:
+		return decodeAs[Suspended](raw)
+	case KindResumed:
+		return decodeAs[Resumed](raw)
+	case KindRevoked:
+		return decodeAs[Revoked](raw)
+	case KindCardReplaced:
+		return decodeAs[CardReplaced](raw)
+	case KindIDCarried:
+		return decodeAs[IDCarried](raw)
+	case KindKeyKept:
+		return decodeAs[KeyKept](raw)
+	case KindPINReset:
+		return decodeAs[PINReset](raw)
+	case KindHandoverPrepared:
+		return decodeAs[HandoverPrepared](raw)
+	case KindHandedOver:
+		return decodeAs[HandedOver](raw)
 	case KindOperatorAdded:
 		return decodeAs[OperatorAdded](raw)
 	case KindOperatorWithdrawn:

@@ -92,6 +92,8 @@ func actionOf(d Data) staff.Action {
 		return staff.ExchangeKeys
 	case ValuesErased:
 		return staff.Erase
+	case HandoverPrepared, HandedOver:
+		return staff.HandOver
 	}
 	return staff.Cards
 }
@@ -242,7 +244,7 @@ func loadRoster(ctx context.Context, q querier) (roster, error) {
 
 // Operators returns all who work or worked here, sorted by id.
 func (l *Ledger) Operators(ctx context.Context) ([]Operator, error) {
-	r, err := ask(ctx, l, func() (roster, error) { return loadRoster(ctx, l.db) })
+	r, err := ask(ctx, l, func() (roster, error) { return loadRoster(ctx, l.read) })
 	if err != nil {
 		return nil, err
 	}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -20,6 +21,7 @@ import (
 	"github.com/freearea/freearea/globalplatform/capfile"
 	"github.com/freearea/freearea/globalplatform/scp"
 	"github.com/freearea/freearea/internal/emulatedcard"
+	"github.com/freearea/freearea/internal/sweep"
 	"github.com/freearea/freearea/iso7816"
 	"github.com/freearea/freearea/keys"
 	"github.com/freearea/freearea/keys/file"
@@ -35,6 +37,9 @@ var japan = time.FixedZone("JST", 9*60*60)
 // start is when a test begins, shortly before midnight in Japan: a run that is
 // repeated is repeated on another day.
 var start = time.Date(2026, 4, 1, 23, 59, 0, 0, japan)
+
+// figures are what the sweeps of this package count.
+var figures sweep.Tally
 
 // directory is where the tests' files are. In memory where the system has
 // such a place: thousands of runs are recorded, and each event waits for the
@@ -53,7 +58,12 @@ func TestMain(m *testing.M) {
 			return 1
 		}
 		defer os.RemoveAll(directory)
-		return m.Run()
+		status := m.Run()
+		if err := figures.Report(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		return status
 	}())
 }
 
@@ -108,16 +118,31 @@ var store = sync.OnceValue(func() *file.Store {
 	add("service", keys.SecurityDomain)
 	add("counter", keys.CounterSigning)
 	add("ledger", keys.Ledger)
-	for _, m := range append(all, record) {
-		if m.Keys.Read != "" {
-			add(m.Keys.Read, keys.Read)
+	for _, m := range []*manifest.Manifest{library, office} {
+		for version := byte(1); version <= 2; version++ {
+			must(s.Generate(ctx, file.New{Name: m.Keys.Read, Kind: keys.Read, Version: version}))
 		}
+	}
+	for _, m := range append(all, record) {
 		if m.Keys.IssuerSigning != "" {
 			add(m.Keys.IssuerSigning, keys.IssuerSigning)
 		}
 	}
 	return s
 })
+
+// firstKeys is a store before there was a second version of the read keys.
+type firstKeys struct{ *file.Store }
+
+func (s firstKeys) Entries(ctx context.Context) ([]keys.Entry, error) {
+	list, err := s.Store.Entries(ctx)
+	return slices.DeleteFunc(list, func(e keys.Entry) bool { return e.Kind == keys.Read && e.Version > 1 }), err
+}
+
+func (s firstKeys) ReadKeys(ctx context.Context, ref keys.Ref, method keys.Method, instance iso7816.AID, data []byte) (keys.Set, error) {
+	ref.Version = 1
+	return s.Store.ReadKeys(ctx, ref, method, instance, data)
+}
 
 func publicKey(name string) ed25519.PublicKey {
 	return must(store().PublicKey(context.Background(), keys.Ref{Name: name}))
@@ -274,7 +299,7 @@ func newCounter(t testing.TB, b *book, options ...option) *counter {
 	c.emulated().CountWrites()
 	c.Provisioner = &provisioner.Provisioner{
 		Card: c.wire, CardProfile: must(globalplatform.LookupCardProfile("emulated")), Profiles: applets.Base(),
-		Keys: store(), SecurityDomainKey: keys.Ref{Name: "card-manager"}, Diversification: keys.MethodNone,
+		Keys: firstKeys{store()}, SecurityDomainKey: keys.Ref{Name: "card-manager"}, Diversification: keys.MethodNone,
 		LedgerKey: keys.Ref{Name: "ledger"}, Ledger: b, Actor: ledger.Actor{Operator: "clerk", Counter: "window-1"},
 	}
 	return c

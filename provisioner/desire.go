@@ -28,6 +28,31 @@ type Request struct {
 	CardExpiry time.Time         // as printed on the card; the clerk enters it
 	Now        time.Time         // in the counter's time zone, where days begin and end
 	Reason     string            // for the ledger, optional
+
+	// Carry is what the holder has already: an issue on this card, which is
+	// updated, or one on the card that this one replaces. nil for a first issue.
+	Carry *Carry
+	// Rekey gives the card the newest version of the read key. It goes with a
+	// Carry on the same card.
+	Rekey *Rekey
+}
+
+// Carry names an issue whose ID the holder keeps.
+type Carry struct {
+	From ledger.Issued
+	// Cause says why another card takes the place of From.Card, whose issue is
+	// then revoked; "" on the same card. For another card the holder is asked
+	// again: the consent is not that of From.
+	Cause ledger.Cause
+	// NewID gives the holder another ID all the same.
+	NewID bool
+}
+
+// Rekey says what becomes of the version of the read key that the card has.
+type Rekey struct {
+	// KeepUntil is the last day on which terminals may still use it; with the
+	// zero time it is taken off the card at once.
+	KeepUntil time.Time
 }
 
 // Desired is what the card should hold: everything about a [Request] that was
@@ -45,7 +70,18 @@ type Desired struct {
 	spec    applets.InstallSpec // diversification data is drawn when installing
 	where   place
 	reason  string
+	now     time.Time
+	carry   *Carry
+	rekey   *Rekey
+	// versions are the read keys that the card is to have, newest first; nil is
+	// the newest alone. kept is the last day of the older one.
+	versions []byte
+	kept     string
+	setPIN   bool // also where the card has one
 }
+
+// update reports whether it is the issue on the card that is to change.
+func (d *Desired) update() bool { return d.carry != nil && d.carry.Cause == "" }
 
 // Desire checks a request as far as that can be done without the card: the
 // consent must cover exactly this manifest, these items and this moment, the
@@ -63,8 +99,19 @@ func (p *Provisioner) Desire(ctx context.Context, r Request) (*Desired, error) {
 	if !ok {
 		return nil, fmt.Errorf("profile %q is not known to this program", m.Profile)
 	}
+	if r.Rekey != nil && (r.Carry == nil || r.Carry.Cause != "") {
+		return nil, errors.New("only what is on the card is given other read keys")
+	}
 	if err := p.checkConsent(ctx, r); err != nil {
 		return nil, err
+	}
+	if c := r.Carry; c != nil {
+		if c.From.Service != m.ID {
+			return nil, fmt.Errorf("an issue of %q is no issue of %q", c.From.Service, m.ID)
+		}
+		if m.IDScheme.Kind == manifest.IDGiven && r.Subject.ID == "" && !c.NewID {
+			r.Subject.ID = c.From.ID
+		}
 	}
 	if err := m.CheckSubject(r.Subject); err != nil {
 		return nil, err
@@ -93,7 +140,7 @@ func (p *Provisioner) Desire(ctx context.Context, r Request) (*Desired, error) {
 	}
 	d := &Desired{
 		Manifest: m, Profile: profile, LoadFile: r.LoadFile, Consent: r.Consent, Expiry: expiry,
-		subject: r.Subject, reason: r.Reason, where: where,
+		subject: r.Subject, reason: r.Reason, where: where, now: r.Now, carry: r.Carry, rekey: r.Rekey,
 	}
 	for _, it := range m.Items {
 		if value := r.Subject.Items[it.Name]; value != "" {
@@ -111,7 +158,13 @@ func (p *Provisioner) Desire(ctx context.Context, r Request) (*Desired, error) {
 // checkConsent holds the record against the manifest and against what the
 // ledger knows of it.
 func (p *Provisioner) checkConsent(ctx context.Context, r Request) error {
-	if err := r.Consent.Covers(r.CounterKey, r.Manifest, r.Manifest.SubjectItems(r.Subject), r.Now); err != nil {
+	at := r.Now
+	// The days of a consent are those in which a card may be issued on it. What
+	// was issued then is kept up under it, as long as it is not withdrawn.
+	if c := r.Carry; c != nil && c.Cause == "" && c.From.Consent == r.Consent.Record.ID && !at.Before(r.Consent.Record.Until) {
+		at = r.Consent.Record.Until.Add(-time.Second)
+	}
+	if err := r.Consent.Covers(r.CounterKey, r.Manifest, r.Manifest.SubjectItems(r.Subject), at); err != nil {
 		return err
 	}
 	state, err := p.Ledger.Consent(ctx, r.Consent.Record.ID)
@@ -128,6 +181,9 @@ func (p *Provisioner) checkConsent(ctx context.Context, r Request) error {
 
 // knownID is the ID that the consent's holder has already, or that was given.
 func (p *Provisioner) knownID(ctx context.Context, d *Desired) (string, error) {
+	if d.carry != nil && !d.carry.NewID {
+		return d.carry.From.ID, nil
+	}
 	if d.Manifest.IDScheme.Kind == manifest.IDGiven {
 		return d.subject.ID, nil
 	}
@@ -137,6 +193,9 @@ func (p *Provisioner) knownID(ctx context.Context, d *Desired) (string, error) {
 
 // reserveID makes the ID this consent's for ever.
 func (p *Provisioner) reserveID(ctx context.Context, d *Desired, run string) error {
+	if d.carry != nil && !d.carry.NewID {
+		return nil // it is the holder's, and passes on with the record of the issue
+	}
 	r := ledger.Reservation{
 		Actor: p.Actor, Reason: d.reason, Service: d.Manifest.ID, Consent: d.Consent.Record.ID, Run: run,
 	}
@@ -200,14 +259,20 @@ func (p *Provisioner) content(ctx context.Context, d *Desired, number uint16, da
 	field(record)
 	field(items)
 	if d.Profile.Traits().MutualAuthentication {
-		set, err := p.Keys.ReadKeys(ctx, keys.Ref{Name: d.Manifest.Keys.Read}, d.Manifest.Keys.Diversification, instance, data[:])
-		if err != nil {
-			return c, fmt.Errorf("read key %q: %w", d.Manifest.Keys.Read, err)
-		}
-		c.ReadKeys = []keys.Set{set}
 		field(data[:])
-		field([]byte{set.Version})
-		field([]byte(set.Check()))
+		versions := d.versions
+		if versions == nil {
+			versions = []byte{0}
+		}
+		for _, v := range versions {
+			set, err := p.Keys.ReadKeys(ctx, keys.Ref{Name: d.Manifest.Keys.Read, Version: v}, d.Manifest.Keys.Diversification, instance, data[:])
+			if err != nil {
+				return c, fmt.Errorf("read key %q: %w", d.Manifest.Keys.Read, err)
+			}
+			c.ReadKeys = append(c.ReadKeys, set)
+			field([]byte{set.Version})
+			field([]byte(set.Check()))
+		}
 	}
 	c.Tag, err = p.Keys.Digest(ctx, p.LedgerKey, digest.Sum([]byte("freearea tag 1\x00")))
 	if err != nil {

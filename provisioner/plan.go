@@ -20,7 +20,13 @@ import (
 // Purposes of plans, as the ledger names them.
 const (
 	Issue    = "issue"
+	Update   = "update"
+	Reissue  = "reissue"
+	ResetPIN = "pin-reset"
+	Suspend  = "suspend"
+	Resume   = "resume"
 	Withdraw = "withdraw"
+	RekeyRun = "rekey"
 )
 
 // Plan is what is left to do on a card. Steps are carried out in order; each
@@ -43,6 +49,8 @@ type Plan struct {
 	data       [10]byte    // diversification data of the instance
 	tag        [16]byte    // of the content that the card holds or is to hold
 	keyVersion byte        // of its newest read key, 0 without one
+	// outcome is what the ledger is to say once the run is done, beside that it is.
+	outcome func(run string) []ledger.Data
 }
 
 // holds notes the content that the plan leads to.
@@ -90,6 +98,8 @@ const (
 	StepExtradite      StepName = "extradite"
 	StepPersonalize    StepName = "personalize"
 	StepVerify         StepName = "verify"
+	StepLock           StepName = "lock"
+	StepUnlock         StepName = "unlock"
 	StepWipe           StepName = "wipe"
 	StepDelete         StepName = "delete"
 	StepDeleteLoadFile StepName = "delete-load-file"
@@ -100,7 +110,7 @@ const (
 func (p *Provisioner) PlanIssue(ctx context.Context, s *Session, d *Desired) (*Plan, error) {
 	app := d.Manifest.Application
 	plan := &Plan{
-		Purpose: Issue, Service: d.Manifest.ID, Instance: app.Instance,
+		Purpose: d.purpose(), Service: d.Manifest.ID, Instance: app.Instance,
 		card: s.CardRef, desired: d, loadFile: app.Package, where: d.where,
 	}
 	if err := p.usable(ctx, s, d.where); err != nil {
@@ -111,6 +121,12 @@ func (p *Provisioner) PlanIssue(ctx context.Context, s *Session, d *Desired) (*P
 	if err != nil {
 		return nil, err
 	}
+	if err := p.outcomeOfIssue(ctx, s, d, plan); err != nil {
+		return nil, err
+	}
+	if err := p.chooseKeys(ctx, s, d, active); err != nil {
+		return nil, err
+	}
 	if err := p.planLoad(s, d, plan); err != nil {
 		return nil, err
 	}
@@ -118,9 +134,20 @@ func (p *Provisioner) PlanIssue(ctx context.Context, s *Session, d *Desired) (*P
 	if err != nil {
 		return nil, err
 	}
+	if d.carry != nil && d.carry.Cause != "" {
+		// Whoever knows the number of the replaced card's issue can tell it
+		// from the one that counts, though both have the same ID.
+		last = max(last, d.carry.From.IssueNumber)
+	}
 	observed, err := p.planInstall(ctx, s, d, plan)
 	if err != nil {
 		return nil, err
+	}
+	if observed != nil && !observed.SpecUnknown && observed.Spec.KeySets < len(d.versions) {
+		return nil, fmt.Errorf("%w: room for %d, and %d versions are to be there", ErrKeyRoom, observed.Spec.KeySets, len(d.versions))
+	}
+	if d.setPIN {
+		return plan, p.planPIN(ctx, d, plan, observed, active)
 	}
 	if observed != nil && observed.Personalized() {
 		done, err := p.holdsAlready(ctx, plan, observed, active, last)
@@ -213,14 +240,26 @@ func (p *Provisioner) checkLedger(ctx context.Context, s *Session, d *Desired) (
 	if err != nil && !errors.Is(err, ledger.ErrNotFound) {
 		return nil, err
 	}
+	replaces := d.carry != nil && d.carry.Cause != ""
 	if err == nil && recorded.Card != "" && recorded.Card != s.CardRef {
 		return nil, ErrOtherCard
 	}
-	active, ok, err := p.Ledger.ActiveIssue(ctx, d.Manifest.ID, s.CardRef)
-	if err != nil || !ok {
-		return nil, err
+	if replaces && d.carry.From.Card == s.CardRef {
+		return nil, fmt.Errorf("%w: the card can't replace itself", ErrOtherCard)
 	}
-	if active.Consent != d.Consent.Record.ID {
+	active, ok, err := p.activeIssue(ctx, d.Manifest.ID, s.CardRef)
+	switch {
+	case err != nil:
+		return nil, err
+	case d.update() && (!ok || active.ID != d.carry.From.ID || d.carry.From.Card != s.CardRef):
+		return nil, ErrNotOnCard
+	case !ok:
+		return nil, nil
+	}
+	if held, err := p.Ledger.IsSuspended(ctx, d.Manifest.ID, s.CardRef); err != nil || held {
+		return nil, errors.Join(err, ErrSuspended)
+	}
+	if active.Consent != d.Consent.Record.ID && !d.update() {
 		return nil, fmt.Errorf("%w: issue number %d, under another consent", ErrOtherIssue, active.IssueNumber)
 	}
 	return &active, nil
@@ -314,8 +353,6 @@ func (p *Provisioner) instance(ctx context.Context, s *Session, w place, app man
 		return fail(fmt.Errorf("%w: %v comes from load file %v", ErrForeign, app.Instance, present.LoadFile))
 	case find(s.LoadFiles, app.Package) == nil && s.Complete:
 		return fail(fmt.Errorf("%w: %v is there without load file %v", ErrForeign, app.Instance, app.Package))
-	case present.Locked():
-		return fail(fmt.Errorf("%w: the instance %v is suspended", ErrCardState, app.Instance))
 	}
 	at, ok, err := p.homeOf(ctx, s, w, present)
 	if err == nil && !ok {
@@ -335,6 +372,8 @@ func (p *Provisioner) planInstall(ctx context.Context, s *Session, d *Desired, p
 	}
 	switch {
 	case present == nil:
+	case present.Locked():
+		return nil, fmt.Errorf("%w: the instance %v is locked", ErrCardState, app.Instance)
 	case present.State == globalplatform.StateInstalled: // was never made selectable
 		plan.Steps = append(plan.Steps, p.deleteObject(StepDelete, plan, app.Instance))
 	default:
@@ -407,11 +446,22 @@ func (p *Provisioner) PlanWithdraw(ctx context.Context, s *Session, m *manifest.
 		return nil, err
 	}
 	plan.Recorded = !active
+	plan.outcome = func(run string) []ledger.Data {
+		return []ledger.Data{ledger.Withdrawn{Service: m.ID, Card: s.CardRef, Run: run, Instance: app.Instance, Deleted: true}}
+	}
 	present, at, err := p.instance(ctx, s, where, app)
 	if err != nil {
 		return nil, err
 	}
 	if present != nil {
+		if present.Locked() {
+			// A locked instance takes no commands, so that what it holds could
+			// not be erased before it is deleted.
+			if err := p.checkLock(ctx, s, m); err != nil {
+				return nil, err
+			}
+			plan.Steps = append(plan.Steps, p.setLocked(at, app.Instance, false))
+		}
 		if present.State != globalplatform.StateInstalled { // what was never selectable takes no commands, and holds nothing
 			if len(profile.Wipe()) > 0 {
 				plan.Steps = append(plan.Steps, p.wipe(at, profile, app.Instance))

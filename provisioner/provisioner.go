@@ -49,6 +49,12 @@ var (
 	ErrOtherCard = errors.New("the consent is bound to another card")
 	// ErrCardState: the card's or the instance's life cycle state forbids it.
 	ErrCardState = errors.New("life cycle state forbids it")
+	// ErrSuspended: the service is suspended on the card; it has to be resumed
+	// before it is written to.
+	ErrSuspended = errors.New("the service is suspended on this card")
+	// ErrRevoked: what the card holds of the service was revoked without the
+	// card; it has to be wiped first, by withdrawing.
+	ErrRevoked = errors.New("the service was revoked, and is still on the card")
 	// ErrNotOnCard: the service is not on the card.
 	ErrNotOnCard = errors.New("the service is not on the card")
 	// ErrPINMissing: the service has a PIN, the card has none of it yet, and
@@ -83,6 +89,11 @@ type Ledger interface {
 	ReservedID(ctx context.Context, service, consent string) (id string, ok bool, err error)
 	ActiveIssue(ctx context.Context, service string, card ledger.CardRef) (issue ledger.Issued, ok bool, err error)
 	IssueNumber(ctx context.Context, service string, card ledger.CardRef) (uint16, error)
+	IssuesOn(ctx context.Context, card ledger.CardRef) ([]ledger.CardIssue, error)
+	IsSuspended(ctx context.Context, service string, card ledger.CardRef) (bool, error)
+	KeptKey(ctx context.Context, service string, card ledger.CardRef) (kept ledger.KeyKept, ok bool, err error)
+	Replaced(ctx context.Context, old, card ledger.CardRef) (bool, error)
+	UnfinishedRuns(ctx context.Context, card ledger.CardRef) ([]ledger.Run, error)
 	AIDOwner(ctx context.Context, aid iso7816.AID) (service string, ok bool, err error)
 	FailedAuthentications(ctx context.Context, card ledger.CardRef, target iso7816.AID) (int, error)
 }

@@ -96,7 +96,7 @@ func (p *Provisioner) Run(ctx context.Context, s *Session, plan *Plan) (*Result,
 		done = append(done, step.Name)
 	}
 	result.Steps, result.KeyVersion = len(done), plan.keyVersion
-	if err := p.record(ctx, s, plan, run); err != nil {
+	if err := p.record(ctx, plan, run); err != nil {
 		return nil, fmt.Errorf("the card is done, but the ledger could not record it; run again: %w", err)
 	}
 	return result, nil
@@ -242,25 +242,12 @@ func (p *Provisioner) carryOut(ctx context.Context, s *Session, plan *Plan, n in
 }
 
 // record writes the outcome of a run that reached its end.
-func (p *Provisioner) record(ctx context.Context, s *Session, plan *Plan, run string) error {
+func (p *Provisioner) record(ctx context.Context, plan *Plan, run string) error {
 	finished := ledger.RunFinished{Run: run, Outcome: ledger.Done}
-	d := plan.desired
-	switch {
-	case d != nil:
-		issued := ledger.Issued{
-			Service: plan.Service, Card: s.CardRef, Consent: d.Consent.Record.ID, Run: run, Instance: plan.Instance,
-			ID: d.ID, IssueNumber: plan.number, Tag: tagText(plan.tag), KeyVersion: plan.keyVersion,
-		}
-		if !d.Expiry.IsZero() {
-			issued.Expiry = d.Expiry.Format(time.DateOnly)
-		}
-		return p.append(ctx, d.reason, issued, finished)
-	case plan.Recorded:
-		return p.append(ctx, "", finished)
+	if plan.Recorded {
+		return p.append(ctx, plan.reason(), finished)
 	}
-	return p.append(ctx, "", ledger.Withdrawn{
-		Service: plan.Service, Card: s.CardRef, Run: run, Instance: plan.Instance, Deleted: true,
-	}, finished)
+	return p.append(ctx, plan.reason(), append(plan.outcome(run), finished)...)
 }
 
 // RecordConsent writes a consent to the ledger, which keeps the signed record

@@ -4,11 +4,13 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/freearea/freearea/applets"
 	"github.com/freearea/freearea/emulator"
+	"github.com/freearea/freearea/internal/sweep"
 	"github.com/freearea/freearea/iso7816"
 	"github.com/freearea/freearea/ledger"
 	"github.com/freearea/freearea/manifest"
@@ -24,6 +26,13 @@ type flow struct {
 	prepare     func(c *counter) provisioner.Request
 	withdrawing bool
 	issues      int // Issued events of the consent in the end
+	// act is what the clerk does, where it is neither issuing nor withdrawing.
+	act func(c *counter, r provisioner.Request) (*provisioner.Result, error)
+	// event is what the ledger records of it, where it is no issue; once.
+	event func(ledger.Event) bool
+	state ledger.State // of the service in the end; "" is Active
+	// between holds what must be true at every moment, beside the rest.
+	between func(t *testing.T, x *torn)
 	// done holds the card against what is wanted, beside the ID.
 	done func(t *testing.T, c *counter)
 }
@@ -52,7 +61,7 @@ func flows() []flow {
 			}
 		}
 	}
-	return append(domainFlows(), []flow{
+	return append(append(domainFlows(), lifeFlows()...), []flow{
 		{name: "issue common-ap", manifest: points, prepare: fresh(points), issues: 1},
 		{name: "issue type-a", manifest: library, prepare: fresh(library), issues: 1, done: tries(3)},
 		{name: "issue type-d", manifest: office, prepare: fresh(office), issues: 1},
@@ -109,11 +118,25 @@ func flows() []flow {
 
 // attempt carries the flow out once, from the consent on.
 func (f flow) attempt(c *counter, r provisioner.Request) (*provisioner.Result, error) {
-	if f.withdrawing {
-		return c.withdraw(f.manifest)
-	}
 	r.Now = c.now
+	switch {
+	case f.withdrawing:
+		return c.withdraw(f.manifest)
+	case f.act != nil:
+		return f.act(c, r)
+	}
 	return c.issue(r)
+}
+
+// wanted is the state of the service in the end.
+func (f flow) wanted() ledger.State {
+	switch {
+	case f.withdrawing:
+		return ledger.Ended
+	case f.state != "":
+		return f.state
+	}
+	return ledger.Active
 }
 
 // torn is a flow that has begun on a card of its own.
@@ -124,6 +147,7 @@ type torn struct {
 	ref      ledger.CardRef
 	written  int // writes of the card before the flow
 	issued   int // Issued events of the consent before it
+	before   int // outcomes before it
 	pinTries int // left before it; 0 where there is no PIN
 }
 
@@ -132,12 +156,28 @@ func (f flow) begin(t *testing.T, b *book) *torn {
 	c := newCounter(t, b)
 	x := &torn{flow: f, counter: c, request: f.prepare(c), ref: c.cardRef()}
 	x.issued = len(events[ledger.Issued](t, b, ledger.Filter{Consent: x.consentID()}))
-	if o, _ := c.observe(f.manifest); o.PIN != nil {
+	if x.locked() {
+	} else if o, _ := c.observe(f.manifest); o.PIN != nil {
 		x.pinTries = o.PIN.TriesLeft
 	}
+	x.before = x.outcomes(t)
 	c.wire.commands = nil
 	x.written = c.wire.written()
 	return x
+}
+
+// outcomes counts what the flow's event is, on this card.
+func (x *torn) outcomes(t *testing.T) (n int) {
+	if x.event == nil {
+		return 0
+	}
+	for e, err := range x.book.Events(t.Context(), ledger.Filter{Card: x.ref}) {
+		check(t, err)
+		if x.event(e) {
+			n++
+		}
+	}
+	return n
 }
 
 func (x *torn) consentID() string { return x.request.Consent.Record.ID }
@@ -153,6 +193,12 @@ func (x *torn) interrupted(t *testing.T) {
 	if x.wire.stray != nil {
 		t.Error(x.wire.stray)
 	}
+	if x.between != nil {
+		x.between(t, x)
+	}
+	if x.locked() {
+		return
+	}
 	if o, ok := x.observe(x.manifest); ok && o.PIN != nil && x.pinTries > 0 && o.PIN.TriesLeft > x.pinTries {
 		t.Errorf("%d PIN tries are left, %d were", o.PIN.TriesLeft, x.pinTries)
 	}
@@ -163,7 +209,16 @@ func (x *torn) recorded(t *testing.T) bool {
 	if x.withdrawing {
 		return len(events[ledger.Withdrawn](t, x.book, ledger.Filter{Card: x.ref, Service: x.manifest.ID})) > 0
 	}
+	if x.event != nil {
+		return x.outcomes(t) > x.before
+	}
 	return len(events[ledger.Issued](t, x.book, ledger.Filter{Consent: x.consentID()})) == x.issues
+}
+
+// locked reports whether the instance can't be asked what it holds.
+func (x *torn) locked() bool {
+	e := x.entry(x.manifest.Application.Instance)
+	return e != nil && e.Locked()
 }
 
 // finish runs again, the next day, and checks what must be true in the end.
@@ -186,17 +241,29 @@ func (x *torn) finish(t *testing.T) {
 		t.Error(x.wire.stray)
 	}
 
-	reserved := events[ledger.IDReserved](t, x.book, ledger.Filter{Consent: x.consentID()})
+	id, has, err := x.book.ReservedID(t.Context(), x.manifest.ID, x.consentID())
+	check(t, err)
+	if n := x.outcomes(t) - x.before; x.event != nil && n != 1 && !(x.resets() && n > 1) {
+		t.Errorf("%d outcomes are recorded, %d were before", x.outcomes(t), x.before)
+	}
 	issued := events[ledger.Issued](t, x.book, ledger.Filter{Consent: x.consentID()})
-	if len(reserved) != 1 {
-		t.Fatalf("%d IDs reserved, want 1", len(reserved))
+	if !has {
+		t.Fatal("the consent has no ID")
+	}
+	if x.request.Carry == nil {
+		if n := len(events[ledger.IDReserved](t, x.book, ledger.Filter{Consent: x.consentID()})); n != 1 {
+			t.Fatalf("%d IDs reserved, want 1", n)
+		}
 	}
 	if len(issued) != x.issues {
 		t.Fatalf("%d issues recorded, want %d", len(issued), x.issues)
 	}
 	for i, e := range issued {
-		if e.ID != reserved[0].ID || e.Card != x.ref || i > 0 && e.IssueNumber <= issued[i-1].IssueNumber {
-			t.Errorf("issue %+v of ID %s", e, reserved[0].ID)
+		if e.Card != x.ref && x.request.Carry != nil {
+			continue // on the card before
+		}
+		if e.ID != id || e.Card != x.ref || i > 0 && e.IssueNumber <= issued[i-1].IssueNumber {
+			t.Errorf("issue %+v of ID %s", e, id)
 		}
 	}
 	runs, err := x.book.UnfinishedRuns(t.Context(), x.ref)
@@ -208,41 +275,98 @@ func (x *torn) finish(t *testing.T) {
 	check(t, err)
 	for _, s := range states {
 		want := ledger.Active
-		if x.withdrawing && s.Service == x.manifest.ID {
-			want = ledger.Ended
+		if s.Service == x.manifest.ID {
+			want = x.wanted()
 		}
 		if s.State != want {
 			t.Errorf("%s is %s in the ledger, want %s", s.Service, s.State, want)
 		}
 	}
 
-	if x.withdrawing {
+	switch {
+	case x.withdrawing:
 		if n := len(events[ledger.Withdrawn](t, x.book, ledger.Filter{Card: x.ref, Service: x.manifest.ID})); n != 1 {
 			t.Errorf("%d withdrawals recorded, want 1", n)
 		}
 		if _, ok := x.observe(x.manifest); ok {
 			t.Error("the instance is still on the card")
 		}
-	} else {
-		if x.pinTries > 0 {
+	case x.wanted() != ledger.Active:
+		x.settled(t)
+	default:
+		if x.pinTries > 0 && x.event == nil {
 			if o, _ := x.observe(x.manifest); o.PIN == nil || o.PIN.TriesLeft > x.pinTries {
 				t.Errorf("PIN is %+v, %d tries were left", o.PIN, x.pinTries)
 			}
 		}
-		if result.ID != reserved[0].ID {
-			t.Errorf("ID %s, reserved was %s", result.ID, reserved[0].ID)
+		if x.event == nil && result.ID != id {
+			t.Errorf("ID %s, reserved was %s", result.ID, id)
 		}
 		o, _ := x.observe(x.manifest)
 		last := issued[len(issued)-1]
 		if fmt.Sprintf("%x", o.Tag) != last.Tag || o.IssueNumber != last.IssueNumber {
 			t.Errorf("the card holds tag %x, number %d; the ledger says %s, %d", o.Tag, o.IssueNumber, last.Tag, last.IssueNumber)
 		}
-		x.holds(x.manifest, reserved[0].ID)
-		x.settled(t)
+		if !x.resets() {
+			x.holds(x.manifest, id)
+			x.settled(t)
+		}
 	}
 	if x.done != nil {
 		x.done(t, x.counter)
 	}
+}
+
+// resets tells a flow that does again what it did, however often.
+func (x *torn) resets() bool { return strings.Contains(x.name, "PIN reset") }
+
+// count adds a cut to the sweep's figures, with what the card and the ledger
+// say of each other afterwards.
+func (x *torn) count(t *testing.T) {
+	lost, orphans := x.audit(t)
+	if lost+orphans > 0 {
+		t.Errorf("%d issues lost, %d orphans on the card", lost, orphans)
+	}
+	figures.Add(sweep.Figures{Cuts: 1, Converged: sweep.Count(!t.Failed()), Lost: lost, Orphans: orphans}, x.name)
+}
+
+// audit holds everything on the card against everything in the ledger. Lost
+// is what the ledger says that the card holds and it does not, or what it
+// holds and the ledger does not know; an orphan is an instance or a load file
+// for which the ledger has no issue.
+func (x *torn) audit(t *testing.T) (lost, orphans int) {
+	x.emulated().SetCut(emulator.Cut{})
+	x.emulated().PowerOn()
+	list, err := x.book.IssuesOn(t.Context(), x.ref)
+	check(t, err)
+	issues := map[string]ledger.CardIssue{}
+	for _, i := range list {
+		issues[i.Service] = i
+	}
+	files := map[iso7816.AID]bool{}
+	for _, m := range append(all[:len(all):len(all)], record) {
+		issue, known := issues[m.ID]
+		files[m.Application.Package] = files[m.Application.Package] || known
+		e := x.entry(m.Application.Instance)
+		switch {
+		case e == nil && known:
+			lost++
+		case e != nil && !known:
+			orphans++
+		}
+		if e == nil || e.Locked() || !known {
+			continue
+		}
+		if o, ok := x.observe(m); !ok || fmt.Sprintf("%x", o.Tag) != issue.Tag || o.IssueNumber != issue.IssueNumber {
+			lost++
+		}
+	}
+	for aid, used := range files {
+		if !used && x.entry(aid) != nil {
+			orphans++
+		}
+	}
+	return lost, orphans
 }
 
 // settled runs once more: nothing is left to do.
@@ -275,6 +399,16 @@ func (f flow) cuts(t *testing.T, b *book) []emulator.Cut {
 	return out
 }
 
+// part is the stride at which a sweep that is a part of the tests takes its
+// places: all of them take minutes.
+func part(places int) int {
+	const some = 3
+	if sweep.Full() || places <= some {
+		return 1
+	}
+	return (places + some - 1) / some
+}
+
 // Power is cut before every command, before every write of every command and
 // after every command; the next day the clerk does the same again.
 func TestPowerCuts(t *testing.T) {
@@ -283,9 +417,9 @@ func TestPowerCuts(t *testing.T) {
 			t.Parallel()
 			b := newBook(t)
 			cuts := f.cuts(t, b)
-			stride := 1
-			if testing.Short() && f.name != "issue type-d" {
-				stride = 7
+			stride := part(len(cuts))
+			if f.name == "issue type-d" {
+				stride = 1
 			}
 			swept := 0
 			for i := 0; i < len(cuts); i += stride {
@@ -293,6 +427,7 @@ func TestPowerCuts(t *testing.T) {
 				cut := cuts[i]
 				if !t.Run(cut.String(), func(t *testing.T) {
 					x := f.begin(t, b)
+					defer x.count(t)
 					x.emulated().SetCut(cut)
 					_, err := f.attempt(x.counter, x.request)
 					wants(t, err, iso7816.ErrCardRemoved)
@@ -319,10 +454,11 @@ func TestCrashes(t *testing.T) {
 			_, err := f.attempt(x.counter, x.request)
 			check(t, err)
 			writes := b.writes
-			for n := 1; n <= writes; n++ {
+			for n := 1; n <= writes; n += part(writes) {
 				for _, after := range []bool{false, true} {
 					if !t.Run(fmt.Sprintf("%d,%v", n, after), func(t *testing.T) {
 						x := f.begin(t, b)
+						defer x.count(t)
 						b.fail(n, after)
 						_, err := f.attempt(x.counter, x.request)
 						b.fail(0, false)
@@ -350,14 +486,15 @@ func TestRepeatedFaults(t *testing.T) {
 			t.Parallel()
 			b := newBook(t)
 			cuts := f.cuts(t, b)
-			rounds := 40
-			if testing.Short() {
-				rounds = 6
+			rounds := 1
+			if sweep.Full() {
+				rounds = 12
 			}
 			for seed := range uint64(rounds) {
 				if !t.Run(fmt.Sprint(seed), func(t *testing.T) {
 					random := rand.New(rand.NewPCG(seed, 1))
 					x := f.begin(t, b)
+					defer x.count(t)
 					for range 1 + random.IntN(5) {
 						if random.IntN(3) == 0 {
 							b.fail(1+random.IntN(8), random.IntN(2) == 0)

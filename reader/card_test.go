@@ -5,12 +5,14 @@ import (
 	"crypto/ed25519"
 	"crypto/sha256"
 	"fmt"
+	"io"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/freearea/freearea/applets"
 	"github.com/freearea/freearea/emulator"
+	"github.com/freearea/freearea/emulator/oncard"
 	"github.com/freearea/freearea/globalplatform"
 	"github.com/freearea/freearea/globalplatform/capfile"
 	"github.com/freearea/freearea/globalplatform/scp"
@@ -129,10 +131,15 @@ func newCard(t testing.TB, issues ...issue) *emulator.Card {
 }
 
 func writeCard(issues ...issue) (*emulator.Card, error) {
+	return writeCardWith(emulatedcard.Linker(), nil, issues...)
+}
+
+// writeCardWith makes the card with another linker or source of randomness.
+func writeCardWith(linker oncard.Linker, random io.Reader, issues ...issue) (*emulator.Card, error) {
 	ctx := context.Background()
 	domain := set("isd", 1, true)
 	card, err := emulator.New(emulator.Config{
-		Profile: must(emulator.LookupProfile("contactless")), IIN: []byte{1}, CIN: []byte{2}, Keys: domain, Linker: emulatedcard.Linker(),
+		Profile: must(emulator.LookupProfile("contactless")), IIN: []byte{1}, CIN: []byte{2}, Keys: domain, Linker: linker, Rand: random,
 	})
 	if err != nil || len(issues) == 0 {
 		return card, err

@@ -25,12 +25,14 @@ type Config struct {
 	// Debounce is for how long the same ID on the same slot is the same tap.
 	Debounce Duration `toml:"debounce"`
 	// Keystore holds the terminal's keys, where a service needs some;
-	// PassphraseFile is where its passphrase stands.
+	// PassphraseFile is where its passphrase stands; without one it is the
+	// service manager's credential "passphrase".
 	Keystore       string `toml:"keystore"`
 	PassphraseFile string `toml:"passphrase_file"`
 
 	Log      LogConfig       `toml:"log"`
 	Services []ServiceConfig `toml:"service"`
+	HTTP     *HTTPConfig     `toml:"http"` // nil is none
 	Lines    []LinesConfig   `toml:"lines"`
 	Doors    []DoorConfig    `toml:"door"`
 }
@@ -56,6 +58,14 @@ type ServiceConfig struct {
 	Until Date `toml:"until"`
 	// Hours are "mon-fri 08:00-19:00"; none is always.
 	Hours []Hours `toml:"hours"`
+}
+
+// HTTPConfig is the output for programs and web pages on the same machine, see [HTTP].
+type HTTPConfig struct {
+	Listen    string   `toml:"listen"`     // loopback address with its port
+	Origins   []string `toml:"origins"`    // web pages that may ask
+	TokenFile string   `toml:"token_file"` // holds what everybody must know who asks
+	Keep      Duration `toml:"keep"`       // for how long an event is handed out, 60 s unless given
 }
 
 // LinesConfig is an output of JSON Lines.
@@ -217,6 +227,9 @@ func (c *Config) check(fault func(format string, args ...any)) {
 			fault("%s: until %s is before from %s", at, s.Until.Format(time.DateOnly), s.From.Format(time.DateOnly))
 		}
 	}
+	if c.HTTP != nil {
+		c.HTTP.check(fault)
+	}
 	for i, l := range c.Lines {
 		if l.Path == "" {
 			fault(`lines[%d]: no path ("-" is standard output)`, i)
@@ -224,6 +237,24 @@ func (c *Config) check(fault func(format string, args ...any)) {
 	}
 	for i := range c.Doors {
 		c.Doors[i].check(fmt.Sprintf("door[%d]", i), fault)
+	}
+}
+
+// maxKeep bounds for how long events are handed out: longer than a till and
+// its customer stand before each other serves only who looks for IDs.
+const maxKeep = time.Hour
+
+func (h *HTTPConfig) check(fault func(format string, args ...any)) {
+	if _, err := parseListen(h.Listen); err != nil {
+		fault("http.listen: %w", err)
+	}
+	for i, origin := range h.Origins {
+		if err := checkOrigin(origin); err != nil {
+			fault("http.origins[%d]: %w", i, err)
+		}
+	}
+	if time.Duration(h.Keep) > maxKeep {
+		fault("http.keep: %s, %s at most expected", time.Duration(h.Keep), maxKeep)
 	}
 }
 
@@ -260,6 +291,9 @@ func (d *DoorConfig) check(at string, fault func(format string, args ...any)) {
 // under makes the files relative to a directory.
 func (c *Config) under(dir string) {
 	files := []*string{&c.Keystore, &c.PassphraseFile}
+	if c.HTTP != nil {
+		files = append(files, &c.HTTP.TokenFile)
+	}
 	for i := range c.Services {
 		files = append(files, &c.Services[i].Manifest, &c.Services[i].Deny, &c.Services[i].Allow)
 	}
@@ -276,6 +310,27 @@ func (c *Config) under(dir string) {
 			*f = filepath.Join(dir, *f)
 		}
 	}
+}
+
+// minToken is how many characters a token has at least: 16 random bytes in
+// base 64 have 22.
+const minToken = 22
+
+// Open makes the output, with the token of its file. What the configuration
+// does not say is the caller's: Metrics, Health and Clock.
+func (h *HTTPConfig) Open(o HTTPOptions) (*HTTP, error) {
+	o.Listen, o.Origins, o.Keep = h.Listen, h.Origins, time.Duration(h.Keep)
+	if h.TokenFile != "" {
+		text, err := os.ReadFile(h.TokenFile)
+		if err != nil {
+			return nil, err
+		}
+		o.Token = strings.TrimSpace(string(text))
+		if len(o.Token) < minToken || strings.ContainsFunc(o.Token, func(r rune) bool { return r <= ' ' || r > '~' }) {
+			return nil, fmt.Errorf("%s: no token: one line of %d or more visible characters of ASCII expected", h.TokenFile, minToken)
+		}
+	}
+	return NewHTTP(o)
 }
 
 // retryLine is after how long a serial line that failed is opened again.

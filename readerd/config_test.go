@@ -36,6 +36,11 @@ deny = "/var/lib/freearea/library.list"
 stale = "warn"
 from = "2026-04-01"
 hours = ["mon-fri 08:00-19:00", "sat,sun 10:00-17:30", "fri-mon 22:00-06:00", "00:00-24:00"]
+[http]
+listen = "127.0.0.1:8470"
+origins = ["https://till.example", "http://localhost:8000"]
+token_file = "till.token"
+keep = "30s"
 [[lines]]
 path = "-"
 [[door]]
@@ -48,7 +53,7 @@ install = true
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !filepath.IsAbs(c.Keystore) || !filepath.IsAbs(c.Services[0].Manifest) || c.Services[0].Deny != "/var/lib/freearea/library.list" || c.Lines[0].Path != "-" || !filepath.IsAbs(c.Doors[0].KeyFile) {
+	if !filepath.IsAbs(c.Keystore) || !filepath.IsAbs(c.Services[0].Manifest) || c.Services[0].Deny != "/var/lib/freearea/library.list" || c.Lines[0].Path != "-" || !filepath.IsAbs(c.Doors[0].KeyFile) || !filepath.IsAbs(c.HTTP.TokenFile) {
 		t.Errorf("files: %+v", c)
 	}
 	if c.Doors[0].Baud != 9600 || time.Duration(c.Debounce) != 2*time.Second || c.Services[0].From.Day() != 1 {
@@ -82,6 +87,10 @@ from = "2026-04-02"
 until = "2026-04-01"
 [[service]]
 manifest = "a.toml"
+[http]
+listen = "0.0.0.0:8470"
+origins = ["https://till.example", "*"]
+keep = "61m"
 [[lines]]
 [[door]]
 address = 127
@@ -100,6 +109,7 @@ install = true
 	for _, want := range []string{
 		`unknown key "sloths"`, `log.format: "xml"`, "service[0]: no manifest", `service[0].stale: "ignore"`,
 		"service[1]: until 2026-04-01", "service[2]: manifest a.toml stands there twice", "lines[0]: no path",
+		`http.listen: "0.0.0.0:8470"`, `http.origins[1]: "*"`, "http.keep: 1h1m0s",
 		"door[0]: no line", "door[0].address: 127", "door[0].baud: 300", "door[0].bits: 0", "door[0].facility: 256", "door[0]: no key_file",
 		`door[1].format: "braille"`, "door[1]: clear goes without",
 	} {
@@ -107,7 +117,7 @@ install = true
 			t.Errorf("no %q in:\n%v", want, err)
 		}
 	}
-	if n := strings.Count(err.Error(), "\n") + 1; n != 15 {
+	if n := strings.Count(err.Error(), "\n") + 1; n != 18 {
 		t.Errorf("%d faults:\n%v", n, err)
 	}
 }
@@ -127,6 +137,34 @@ func TestConfigMalformed(t *testing.T) {
 	} {
 		if _, err := load(t, text); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: %v, want %q", text, err, want)
+		}
+	}
+}
+
+// TestTokenFile: a token is taken whole, and a short one is none.
+func TestTokenFile(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "till.token")
+	c := readerd.HTTPConfig{Listen: "127.0.0.1:8470", TokenFile: file}
+	if _, err := c.Open(readerd.HTTPOptions{}); err == nil || !strings.Contains(err.Error(), file) {
+		t.Errorf("no file: %v", err)
+	}
+	for text, good := range map[string]bool{
+		"c2VjcmV0c2VjcmV0c2VjcmV0\n": true, "": false, "short\n": false,
+		"c2VjcmV0c2VjcmV0\nc2VjcmV0\n": false, "秘密秘密秘密秘密秘密秘密": false,
+	} {
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		h, err := c.Open(readerd.HTTPOptions{})
+		if (err == nil) != good || err != nil && !strings.Contains(err.Error(), file) {
+			t.Errorf("%q: %v", text, err)
+		}
+		if good {
+			for token, want := range map[string]int{"Bearer " + strings.TrimSpace(text): 204, "Bearer c2Vj": 401} {
+				if r := get(h.Handler(), "/v1/events/last", "Authorization: "+token); r.StatusCode != want {
+					t.Errorf("%s: %d", token, r.StatusCode)
+				}
+			}
 		}
 	}
 }

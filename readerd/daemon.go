@@ -32,8 +32,12 @@ const queueLength = 256
 
 // Options of a daemon.
 type Options struct {
-	Reader  *reader.Reader
-	Source  iso7816.Source
+	Reader *reader.Reader
+	Source iso7816.Source
+	Slots  []string // names of those that are watched, nil for all
+	// Seen are the names of slots whose card was read already, by the daemon
+	// before this one. It is read again when it has been away.
+	Seen    []string
 	Policy  *policy.Policy // nil accepts every tap
 	Outputs []Output
 	Log     *slog.Logger
@@ -57,6 +61,12 @@ func New(o Options) (*Daemon, error) {
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if len(o.Slots) > 0 {
+		o.Source = iso7816.SomeSlots(o.Source, o.Slots)
+	}
+	if len(o.Seen) > 0 {
+		o.Source = seenSource{o.Source, o.Seen}
 	}
 	return &Daemon{o}, nil
 }

@@ -26,6 +26,10 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
+// patience is how long a test waits for what comes at once, on a machine that
+// has other things to do.
+const patience = 30 * time.Second
+
 var morning = time.Date(2026, 4, 1, 0, 0, 0, 0, time.UTC) // nine in Japan
 
 // profile reads cards that answer everything with their ID. What a card really
@@ -189,13 +193,73 @@ func TestEvents(t *testing.T) {
 	}
 }
 
+// events is a source of these and no others.
+type events struct {
+	source
+	said []iso7816.Event
+}
+
+func (s events) Events(context.Context) iter.Seq2[iso7816.Event, error] {
+	return func(yield func(iso7816.Event, error) bool) {
+		for _, e := range s.said {
+			if !yield(e, nil) {
+				return
+			}
+		}
+		yield(iso7816.Event{}, errNoMore)
+	}
+}
+
+// TestSeen: a card that lies in its slot while the daemon is started anew is
+// one tap; the next one in the slot is another.
+func TestSeen(t *testing.T) {
+	slot := func(id string) string { return hex.EncodeToString([]byte(`["` + id + `","<nil>","0"]`)) }
+	for _, test := range []struct {
+		name string
+		said []iso7816.Event
+		want []string
+	}{
+		{"lies there", []iso7816.Event{
+			{Kind: iso7816.SlotAdded, Slot: slot("FA-1")}, {Kind: iso7816.CardInserted, Slot: slot("FA-1")},
+			{Kind: iso7816.SlotAdded, Slot: slot("FA-2")}, {Kind: iso7816.CardInserted, Slot: slot("FA-2")},
+		}, []string{"FA-2"}},
+		{"comes back", []iso7816.Event{
+			{Kind: iso7816.CardInserted, Slot: slot("FA-1")}, {Kind: iso7816.CardRemoved, Slot: slot("FA-1")}, {Kind: iso7816.CardInserted, Slot: slot("FA-1")},
+		}, []string{"FA-1"}},
+		{"left meanwhile", []iso7816.Event{
+			{Kind: iso7816.CardRemoved, Slot: slot("FA-1")}, {Kind: iso7816.CardInserted, Slot: slot("FA-1")},
+		}, []string{"FA-1"}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			var out bytes.Buffer
+			d := newDaemon(t, readerd.Options{
+				Reader: newReader(t), Source: events{said: test.said}, Seen: []string{slot("FA-1")}, Outputs: []readerd.Output{readerd.NewLines("-", &out)},
+			})
+			if err := d.Run(t.Context()); !errors.Is(err, errNoMore) {
+				t.Error(err)
+			}
+			var got []string
+			for line := range strings.Lines(out.String()) {
+				var e struct{ Tap struct{ ID string } }
+				if err := json.Unmarshal([]byte(line), &e); err != nil {
+					t.Fatal(err)
+				}
+				got = append(got, e.Tap.ID)
+			}
+			if diff := cmp.Diff(test.want, got); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
 // TestOutputsAreApart: one that fails, and one that hangs, cost the others nothing.
 func TestOutputsAreApart(t *testing.T) {
 	cards := make(source)
 	var log bytes.Buffer
 	metrics := readerd.NewMetrics()
 	good := &teller{name: "good", events: make(chan readerd.Event)}
-	failing := &teller{name: "failing", events: make(chan readerd.Event, 1000), fail: errors.New("broker is away")}
+	failing := &teller{name: "failing", events: make(chan readerd.Event, 1), fail: errors.New("broker is away")}
 	hanging := &teller{name: "hanging", events: make(chan readerd.Event)}
 	d := newDaemon(t, readerd.Options{
 		Reader: newReader(t), Source: cards, Outputs: []readerd.Output{hanging, failing, good}, Metrics: metrics,
@@ -209,6 +273,7 @@ func TestOutputsAreApart(t *testing.T) {
 		if e := <-good.events; e.Tap.ID != fmt.Sprintf("FA-%d", i) {
 			t.Fatalf("told of %s", e.Tap.ID)
 		}
+		<-failing.events // in step, so that none waits
 	}
 	close(cards)
 	go func() {
@@ -219,8 +284,8 @@ func TestOutputsAreApart(t *testing.T) {
 		t.Errorf("ended with %v", err)
 	}
 	close(hanging.events)
-	if len(failing.events) != n || !strings.Contains(log.String(), "output=failing error=\"broker is away\"") {
-		t.Errorf("failing output was told %d", len(failing.events))
+	if !strings.Contains(log.String(), "output=failing error=\"broker is away\"") {
+		t.Error("the log does not say that an output failed")
 	}
 	page := httptest.NewRecorder()
 	metrics.Handler().ServeHTTP(page, httptest.NewRequest("GET", "/metrics", nil))

@@ -93,11 +93,21 @@ func (d *Door) Tell(_ context.Context, e Event) error {
 	if err != nil {
 		return err
 	}
-	d.mu.Lock()
-	down := d.line
-	d.mu.Unlock()
-	if down != nil {
-		return fmt.Errorf("line to the control panel is down: %w", down)
+	if err := d.Check(); err != nil {
+		return err
 	}
 	return d.device.Present(card)
+}
+
+// Check implements [Checker]: the line is down, or nobody speaks on it.
+func (d *Door) Check() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.line != nil {
+		return fmt.Errorf("line to the control panel is down: %w", d.line)
+	}
+	if !d.device.Online() {
+		return osdp.ErrNoPanel
+	}
+	return nil
 }

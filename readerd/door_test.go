@@ -4,18 +4,20 @@ package readerd_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/freearea/freearea/readerd"
 )
 
-// openPTY opens a pseudo-terminal: its control side, and the name of the line
-// that looks like a serial one.
+// openPTY opens a pseudo-terminal: its control side, which nobody waits for
+// longer than [patience], and the name of the line that looks like a serial one.
 func openPTY(t *testing.T) (*os.File, string) {
 	t.Helper()
 	control, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
@@ -23,15 +25,40 @@ func openPTY(t *testing.T) (*os.File, string) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { control.Close() })
-	fd := int(control.Fd())
-	if err := unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0); err != nil {
+	if err := control.SetDeadline(time.Now().Add(patience)); err != nil {
 		t.Fatal(err)
 	}
-	n, err := unix.IoctlGetInt(fd, unix.TIOCGPTN)
+	raw, err := control.SyscallConn() // Fd would end the deadline
 	if err != nil {
 		t.Fatal(err)
 	}
+	var n int
+	var failed error
+	err = raw.Control(func(fd uintptr) {
+		n, failed = preparePTY(int(fd))
+	})
+	if err := errors.Join(err, failed); err != nil {
+		t.Fatal(err)
+	}
 	return control, fmt.Sprintf("/dev/pts/%d", n)
+}
+
+// preparePTY makes the line one of bytes before anybody opens it: a new
+// pseudo-terminal waits for lines of text, and echoes them.
+func preparePTY(fd int) (int, error) {
+	settings, err := unix.IoctlGetTermios(fd, unix.TCGETS)
+	if err != nil {
+		return 0, err
+	}
+	settings.Iflag, settings.Oflag, settings.Lflag = 0, 0, 0
+	settings.Cc[unix.VMIN], settings.Cc[unix.VTIME] = 1, 0
+	if err := unix.IoctlSetTermios(fd, unix.TCSETS, settings); err != nil {
+		return 0, err
+	}
+	if err := unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0); err != nil {
+		return 0, err
+	}
+	return unix.IoctlGetInt(fd, unix.TIOCGPTN)
 }
 
 // TestDoorOnALine: from a card in the slot to the card data that a control
@@ -66,8 +93,14 @@ func TestDoorOnALine(t *testing.T) {
 		}
 		return answer
 	}
+	if err := door.Check(); err == nil {
+		t.Error("well before a panel has spoken")
+	}
 	if answer := ask("\xff\x53\x05\x09\x00\x04\x61\x00\xc1\x25"); answer[6] != 0x45 { // osdp_ID, osdp_PDID
 		t.Fatalf("answer %x", answer)
+	}
+	if err := door.Check(); err != nil {
+		t.Errorf("with a panel: %v", err)
 	}
 	cards <- card{id: "1234567890"}
 	<-lines.events

@@ -45,6 +45,17 @@ func failed(err *reader.TapError) Event {
 	return e
 }
 
+// withheld is the event without the ID, and all that belongs to it, of a tap
+// that was not accepted: where and when, and nothing of whose card it was.
+func (e Event) withheld() Event {
+	if e.Outcome == Accepted || e.Tap == nil {
+		return e
+	}
+	t := e.Tap
+	e.Tap = &reader.Tap{TapID: t.TapID, Slot: t.Slot, At: t.At, Service: t.Service, Profile: t.Profile, Instance: t.Instance}
+	return e
+}
+
 // slot and service say where and of what it is; "" is unknown.
 func (e Event) slot() string {
 	if e.Tap != nil {

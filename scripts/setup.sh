@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Installs what building with PC/SC and running all tests need beside Go and
 # make: a C compiler, the PC/SC library and daemon, a virtual reader,
-# independent clients, and a token for keys. Does nothing, and needs no root, when all are there.
+# independent clients, a token for keys, a browser, and what the packages of a
+# release are made with. Does nothing, and needs no root, when all are there.
 set -euo pipefail
 
 packages=(
@@ -10,6 +11,10 @@ packages=(
     pcscd vsmartcard-vpcd   # the daemon, and a reader whose card is a program
     opensc pcsc-tools       # clients that others wrote
     softhsm2                # a PKCS#11 token in software
+    chromium                # a browser, for pages that talk to a terminal
+    gcc-aarch64-linux-gnu libc6-dev-arm64-cross # cgo for small boards
+    qemu-user-static        # which runs what was built for them
+    zip adduser             # what the packages of a release are made and installed with
 )
 
 if ! command -v dpkg-query >/dev/null || ! command -v apt-get >/dev/null; then
@@ -24,7 +29,8 @@ for p in "${packages[@]}"; do
     status=$(dpkg-query -W -f '${db:Status-Status}' "$p" 2>/dev/null || true)
     [ "$status" = installed ] || missing+=("$p")
 done
-[ ${#missing[@]} -gt 0 ] || exit 0
+sysroot=$(dirname "$0")/sysroot.sh
+[ ${#missing[@]} -gt 0 ] || exec "$sysroot"
 
 if [ "$(id -u)" -ne 0 ]; then
     echo "setup: missing: ${missing[*]}" >&2
@@ -37,3 +43,4 @@ echo "setup: installing ${missing[*]}"
 export DEBIAN_FRONTEND=noninteractive
 apt-get update -qq </dev/null
 apt-get install -y -qq --no-install-recommends "${missing[@]}" </dev/null
+exec "$sysroot"

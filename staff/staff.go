@@ -41,6 +41,7 @@ const (
 	Consents     Action = "consents"
 	Cards        Action = "cards"
 	Rekey        Action = "rekey"
+	HandOver     Action = "handover"
 	Read         Action = "read"
 	Backup       Action = "backup"
 	Erase        Action = "erase"
@@ -64,8 +65,9 @@ type Rule struct {
 // the program, since whoever has a file can read it.
 var rules = []Rule{
 	{Consents, "record consents and their withdrawal", []Role{Clerk, Supervisor}, nil},
-	{Cards, "issue, update, suspend, resume, reissue, withdraw; PINs", []Role{Clerk, Supervisor}, nil},
+	{Cards, "issue, update, suspend, resume, reissue, revoke, withdraw; PINs", []Role{Clerk, Supervisor}, nil},
 	{Rekey, "give cards a new key version", []Role{Supervisor}, nil},
+	{HandOver, "hand IDs over to business systems, make lists of IDs from the ledger", []Role{Clerk, Supervisor}, nil},
 	{Read, "verify, prove and export the ledger", []Role{Clerk, Supervisor, Auditor}, nil},
 	{Backup, "copy the ledger", []Role{Supervisor, Auditor, KeyCustodian}, nil},
 	{Erase, "erase personal data", []Role{Supervisor}, nil},

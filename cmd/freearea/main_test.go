@@ -127,6 +127,10 @@ func TestScripts(t *testing.T) {
 			"basecap":    baseCAP,
 			"benchcard":  benchCard,
 			"reader":     reader,
+			"freeport":   freePort,
+			"ask":        ask,
+			"hangup":     hangUp,
+			"printed":    printed,
 		},
 	})
 }

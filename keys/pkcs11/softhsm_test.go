@@ -464,7 +464,7 @@ func TestDamagedKeys(t *testing.T) {
 	r.ed25519("halves", id(3, 1, 0), private, other)
 	// Not this module's.
 	r.aes("foreign", []byte{1}, value)
-	r.aes("foreign", id(6, 1, 0), value)
+	r.aes("foreign", id(7, 1, 0), value)
 	r.aes("foreign", id(5, 0, 0), value)
 	r.aes("foreign", id(5, 1, 1), value)
 	r.aes("foreign key", id(5, 1, 0), value)
@@ -557,13 +557,13 @@ func TestLifeOfKeys(t *testing.T) {
 		}
 	}
 	list, err := s.Entries(ctx)
-	if err != nil || len(list) != 4+3+2+2+4 {
+	if err != nil || len(list) != 4+3+2+2+4+2 {
 		t.Fatalf("%d entries, %v", len(list), err)
 	}
 	// What the token holds can't be read out of it.
 	r := newRaw(t, s)
 	objects := r.objects()
-	if len(objects) != 4*3+3*2+2*2+2*2+4 {
+	if len(objects) != 4*3+3*2+2*2+2*2+4+2*2 {
 		t.Fatalf("%d objects", len(objects))
 	}
 	secret := 0
@@ -581,7 +581,7 @@ func TestLifeOfKeys(t *testing.T) {
 			t.Errorf("reading a key: error %v", err)
 		}
 	}
-	if secret != 26 {
+	if secret != 28 {
 		t.Errorf("%d secret objects", secret)
 	}
 

@@ -17,7 +17,8 @@ CREATE TABLE events (
 	sequence  INTEGER AS (record ->> '$.data.sequence') VIRTUAL,
 	instance  TEXT AS (record ->> '$.data.instance') VIRTUAL,
 	target    TEXT AS (record ->> '$.data.target') VIRTUAL,
-	person    TEXT AS (record ->> '$.data.operator') VIRTUAL
+	person    TEXT AS (record ->> '$.data.operator') VIRTUAL,
+	old       TEXT AS (record ->> '$.data.old') VIRTUAL
 ) STRICT;
 
 CREATE TRIGGER events_no_update BEFORE UPDATE ON events
@@ -86,12 +87,18 @@ CREATE UNIQUE INDEX run_once ON events (run) WHERE kind = 'run-started';
 CREATE UNIQUE INDEX run_finished_once ON events (run) WHERE kind = 'run-finished';
 CREATE UNIQUE INDEX operator_once ON events (person) WHERE kind = 'operator-added';
 CREATE UNIQUE INDEX operator_withdrawn_once ON events (person) WHERE kind = 'operator-withdrawn';
+CREATE UNIQUE INDEX replaced_once ON events (old, card) WHERE kind = 'card-replaced';
+CREATE UNIQUE INDEX key_kept_once ON events (run) WHERE kind = 'key-kept';
+CREATE UNIQUE INDEX handover_once ON events (record ->> '$.data.batch', kind)
+WHERE kind IN ('handover-prepared', 'handed-over');
 
 CREATE INDEX by_service_id ON events (service, id_digest) WHERE id_digest IS NOT NULL;
 CREATE INDEX by_consent ON events (consent) WHERE consent IS NOT NULL;
 CREATE INDEX by_card ON events (card) WHERE card IS NOT NULL;
 CREATE INDEX by_run ON events (run) WHERE run IS NOT NULL;
 CREATE INDEX by_instance ON events (instance) WHERE instance IS NOT NULL;
+CREATE INDEX prepared ON events (service) WHERE kind = 'handover-prepared';
+CREATE INDEX handed_over ON events (service) WHERE kind = 'handed-over';
 CREATE INDEX erasures ON events (seq) WHERE kind = 'values-erased';
 
 -- A consent as it stands now.
@@ -103,13 +110,15 @@ LEFT JOIN events b ON b.kind = 'card-bound' AND b.consent = c.consent
 LEFT JOIN events w ON w.kind = 'consent-withdrawn' AND w.consent = c.consent
 WHERE c.kind = 'consent-recorded';
 
--- Every issue, and the event that ended it: a later issue of the service to
--- the same card, or its withdrawal.
+-- Every issue, the event that ended it (a later issue of the service to the
+-- same card, or its withdrawal) and the one that revoked it.
 CREATE VIEW issues AS
 SELECT i.seq, i.time, i.service, i.card, i.consent, i.id_digest, i.instance,
 	i.record ->> '$.data.issue_number' AS issue_number,
 	(SELECT min(e.seq) FROM events e WHERE e.card = i.card AND e.service = i.service
-		AND e.seq > i.seq AND e.kind IN ('issued', 'withdrawn')) AS ended
+		AND e.seq > i.seq AND e.kind IN ('issued', 'withdrawn')) AS ended,
+	(SELECT min(e.seq) FROM events e WHERE e.card = i.card AND e.service = i.service AND e.kind = 'revoked'
+		AND e.record ->> '$.data.issue_number' = i.record ->> '$.data.issue_number') AS revoked
 FROM events i
 WHERE i.kind = 'issued';
 
@@ -118,8 +127,14 @@ CREATE VIEW ids AS
 SELECT r.service, r.id_digest, o.seq, o.consent
 FROM events r
 JOIN events o ON o.seq = (SELECT max(e.seq) FROM events e WHERE e.service = r.service
-	AND e.id_digest = r.id_digest AND e.kind IN ('id-reserved', 'id-reassigned'))
+	AND e.id_digest = r.id_digest AND e.kind IN ('id-reserved', 'id-reassigned', 'id-carried'))
 WHERE r.kind = 'id-reserved';
+
+-- Every card that took another's place.
+CREATE VIEW replacements AS
+SELECT r.seq, r.time, r.old, r.card, r.record ->> '$.data.cause' AS cause
+FROM events r
+WHERE r.kind = 'card-replaced';
 
 -- Every run; superseded tells that a later run of the same service on the
 -- same card was done.

@@ -10,6 +10,7 @@ import json
 CARD = "00112233445566778899aabbccddeeff"
 AID = "F0465245454152454101"
 TAG = "7c" * 16
+NEW = "0f" * 16
 
 
 SALT = bytes(range(16))
@@ -53,6 +54,17 @@ EVENTS = [
     ("withdrawn", dict(service="library", card=CARD, run="r-4", instance=AID, deleted=True)),
     ("authentication-failed", dict(card=CARD, target=AID, key="isd", key_version=1, run="r-1")),
     ("authentication-succeeded", dict(card=CARD, target=AID, key="isd", key_version=1)),
+    ("suspended", dict(service="library", card=CARD, run="r-5")),
+    ("resumed", dict(service="library", card=CARD, run="r-6")),
+    ("revoked", dict(service="library", card=CARD, consent="c-1", id=commit("L-000001"), issue_number=2, cause="lost", run="r-7", id_digest=DIGEST)),
+    ("revoked", dict(service="library", card=CARD, consent="c-1", id=commit("L-000001"), issue_number=2, cause="withdrawn", id_digest=DIGEST)),
+    ("card-replaced", dict(old=CARD, card=NEW, cause="renewed")),
+    ("id-carried", {"service": "library", "id": commit("L-000001"), "from": "c-1", "consent": "c-4", "run": "r-7", "id_digest": DIGEST}),
+    ("id-carried", {"service": "library", "id": commit("L-000001"), "from": "c-1", "consent": "c-4", "id_digest": DIGEST}),
+    ("key-kept", dict(service="library", card=CARD, run="r-8", key_version=1, until="2027-03-31")),
+    ("pin-reset", dict(service="library", card=CARD, run="r-9")),
+    ("handover-prepared", dict(batch="b-1", service="library", after=0, through=40, rows=2, format="csv", digest="ab" * 32)),
+    ("handed-over", dict(batch="b-1", service="library", to="library-000000000040.csv")),
     ("operator-added", dict(operator="op-8", role="key-custodian", key=b(*range(32)))),
     ("operator-withdrawn", dict(operator="op-8")),
     ("keys-exchanged", dict(direction="export", keys=["read/1", "issuer/2"], **{"with": "age1…"})),

@@ -10,6 +10,7 @@
 package app
 
 import (
+	"bufio"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -151,6 +152,7 @@ type program struct {
 	operator, colleague *staff.Key
 	// command is what the arguments ask for; without Name, nothing yet.
 	command chosen
+	answers *bufio.Reader // of people, from standard input
 	// appletTrace is where an emulated card writes, with --trace-applet.
 	appletTrace *appletTrace
 }
@@ -197,11 +199,18 @@ func (p *program) cli() *cli.App {
 		Before: p.before,
 		Commands: []*cli.Command{
 			p.issueCommand(),
+			p.updateCommand(),
+			p.suspendCommand(),
+			p.resumeCommand(),
 			p.withdrawCommand(),
+			p.reissueCommand(),
+			p.rekeyCommand(),
+			p.pinCommand(),
 			p.readCommand(),
 			p.readerdCommand(),
 			p.listCommand(),
 			p.consentCommand(),
+			p.handoverCommand(),
 			p.tokenCommand(),
 			p.operatorCommand(),
 
@@ -215,6 +224,7 @@ func (p *program) cli() *cli.App {
 			p.doctorCommand(),
 			p.emulateCommand(),
 			p.demoCommand(),
+			p.manCommand(),
 		},
 	}
 	app.Action = func(c *cli.Context) error {

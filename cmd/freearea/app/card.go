@@ -43,15 +43,18 @@ func cut(c *cli.Context) (cut emulator.Cut, err error) {
 	return cut, nil
 }
 
-// cardName is what --card or the site says.
-func (p *program) cardName(c *cli.Context) (kind, name string, err error) {
-	s := c.String("card")
-	if s == "" {
-		s = p.site.Card
+// cardOf is what --card or the site says.
+func (p *program) cardOf(c *cli.Context) string {
+	for _, s := range []string{c.String("card"), p.site.Card} {
+		if s != "" {
+			return s
+		}
 	}
-	if s == "" {
-		s = "pcsc:"
-	}
+	return "pcsc:"
+}
+
+// splitCard takes the name of a card apart.
+func splitCard(s string) (kind, name string, err error) {
 	kind, name, ok := strings.Cut(s, ":")
 	if !ok || kind != "pcsc" && kind != "image" || kind == "image" && name == "" {
 		return "", "", usagef(msg.Of(
@@ -63,12 +66,17 @@ func (p *program) cardName(c *cli.Context) (kind, name string, err error) {
 
 // source opens what --card names as slots. For an image it is one slot with
 // the emulated card in it. close ends the emulated card.
-func (p *program) source(ctx context.Context, c *cli.Context) (source iso7816.Source, slot string, close func() error, err error) {
-	kind, name, err := p.cardName(c)
+func (p *program) source(c *cli.Context) (source iso7816.Source, slot string, close func() error, err error) {
+	torn, err := cut(c)
 	if err != nil {
 		return nil, "", nil, err
 	}
-	torn, err := cut(c)
+	return p.sourceOf(p.cardOf(c), torn)
+}
+
+// sourceOf opens a named card as source does; torn is when it loses power.
+func (p *program) sourceOf(card string, torn emulator.Cut) (source iso7816.Source, slot string, close func() error, err error) {
+	kind, name, err := splitCard(card)
 	if err != nil {
 		return nil, "", nil, err
 	}
@@ -91,7 +99,7 @@ func (p *program) source(ctx context.Context, c *cli.Context) (source iso7816.So
 	if torn != (emulator.Cut{}) {
 		return nil, "", nil, usagef(msg.Of("--cut goes with --card image:FILE; tear a real card by hand", "--cut は --card image:ファイル と使います。実物のカードは手で離してください"))
 	}
-	if c.IsSet("trace-applet") {
+	if p.appletTrace != nil {
 		return nil, "", nil, usagef(msg.Of("--trace-applet goes with --card image:FILE; a real card does not show what it executes", "--trace-applet は --card image:ファイル と使います。実物のカードの実行内容は見えません"))
 	}
 	return pcsc.New(pcsc.Options{}), name, func() error { return nil }, nil
@@ -114,16 +122,11 @@ func (p *program) openImage(path string) (*emulator.Card, error) {
 // openCard connects to the card that --card names. Without a name it takes
 // the only slot with a card in it, never one of several.
 func (p *program) openCard(ctx context.Context, c *cli.Context, mode iso7816.Mode) (card iso7816.Card, close func() error, err error) {
-	source, slot, closeSource, err := p.source(ctx, c)
+	source, slot, closeSource, err := p.source(c)
 	if err != nil {
 		return nil, nil, err
 	}
-	if slot == "" {
-		if slot, err = p.onlySlot(ctx, source); err != nil {
-			return nil, nil, errors.Join(err, closeSource())
-		}
-	}
-	conn, err := source.Open(ctx, slot, mode)
+	conn, err := p.connect(ctx, source, slot, mode)
 	if err != nil {
 		return nil, nil, errors.Join(err, closeSource())
 	}
@@ -132,6 +135,30 @@ func (p *program) openCard(ctx context.Context, c *cli.Context, mode iso7816.Mod
 		return nil, nil, errors.Join(err, conn.Close(), closeSource())
 	}
 	return traced, func() error { return errors.Join(closeTrace(), conn.Close(), closeSource()) }, nil
+}
+
+// connect connects to a slot of a source, or without a name to the only one
+// with a card in it.
+func (p *program) connect(ctx context.Context, source iso7816.Source, slot string, mode iso7816.Mode) (conn iso7816.Conn, err error) {
+	if slot == "" {
+		if slot, err = p.onlySlot(ctx, source); err != nil {
+			return nil, err
+		}
+	}
+	return source.Open(ctx, slot, mode)
+}
+
+// openNamed connects to a card beside the one of --card, exclusively.
+func (p *program) openNamed(c *cli.Context, card string) (iso7816.Card, func() error, error) {
+	source, slot, closeSource, err := p.sourceOf(card, emulator.Cut{})
+	if err != nil {
+		return nil, nil, err
+	}
+	conn, err := p.connect(c.Context, source, slot, iso7816.Exclusive)
+	if err != nil {
+		return nil, nil, errors.Join(err, closeSource())
+	}
+	return conn, func() error { return errors.Join(conn.Close(), closeSource()) }, nil
 }
 
 func (p *program) onlySlot(ctx context.Context, source iso7816.Source) (string, error) {

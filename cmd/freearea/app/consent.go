@@ -201,7 +201,10 @@ func (p *program) askHolder(m *manifest.Manifest, o consent.Options) error {
 		return err
 	}
 	fmt.Fprintf(p.Stdout, "%s\n%s", page, p.lang.T(msg.Of("Do you agree? Type \"yes\": ", "同意しますか。「はい」と入力してください: ")))
-	line, err := bufio.NewReader(p.Stdin).ReadString('\n')
+	if p.answers == nil {
+		p.answers = bufio.NewReader(p.Stdin) // one for all questions: it reads ahead
+	}
+	line, err := p.answers.ReadString('\n')
 	if err != nil && !errors.Is(err, io.EOF) {
 		return err
 	}

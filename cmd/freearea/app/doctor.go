@@ -46,7 +46,7 @@ func (p *program) doctor(c *cli.Context) error {
 		return err
 	}
 	var all []finding
-	kind, name, err := p.cardName(c)
+	kind, name, err := splitCard(p.cardOf(c))
 	if err != nil {
 		return err
 	}

@@ -27,11 +27,11 @@ import (
 // japan is where dates on cards and in manifests are meant.
 var japan = time.FixedZone("JST", 9*60*60)
 
-// reporting is an issue or a withdrawal as --json prints it; docs/json.md
+// reporting is what was done to one card as --json prints it; docs/json.md
 // describes the fields.
 type reporting struct {
 	V           int      `json:"v"`
-	Type        string   `json:"type"` // "issue", "withdraw"
+	Type        string   `json:"type"` // "issue", "update", "withdraw" and so on
 	Service     string   `json:"service"`
 	Instance    string   `json:"instance"`
 	DryRun      bool     `json:"dry_run"`
@@ -42,6 +42,8 @@ type reporting struct {
 	IssueNumber uint16   `json:"issue_number"`
 	Expiry      *string  `json:"expiry"`
 	KeyVersion  byte     `json:"key_version"`
+	Wiped       []string `json:"wiped"`   // revoked services that were erased on the way
+	Pending     []string `json:"pending"` // and those that are still to be
 }
 
 func (p *program) issueCommand() *cli.Command {
@@ -55,17 +57,35 @@ func (p *program) issueCommand() *cli.Command {
 			p.cutFlag(),
 			&cli.StringFlag{Name: "consent", Usage: t(msg.Of("signed consent `FILE`, as `consent record` wrote it", "`consent record` が書いた署名済み同意 `FILE`"))},
 			&cli.StringFlag{Name: "id", Usage: t(msg.Of("the holder's `ID`, where the service's IDs are given", "IDが外部から与えられるサービスでの利用者 `ID`"))},
-			&cli.StringSliceFlag{Name: "item", Usage: t(msg.Of("a further item, `NAME=VALUE`; repeat for each", "追加項目 `NAME=VALUE`(項目ごとに繰り返す)"))},
+			p.itemFlag(),
 			&cli.StringFlag{Name: "pin-file", Usage: t(msg.Of("read the PIN from `FILE` instead of asking", "PINを `FILE` から読む(既定:画面で尋ねる)"))},
-			&cli.StringFlag{Name: "card-expiry", Usage: t(msg.Of("expiry `DATE` printed on the card, YYYY-MM-DD", "カード券面の有効期限 `DATE`(YYYY-MM-DD)"))},
+			p.cardExpiryFlag(),
 			p.tokensFlag(),
-			&cli.BoolFlag{Name: "dry-run", Usage: t(msg.Of("show the plan and stop", "計画を表示して終了する"))},
-			&cli.StringFlag{Name: "reason", Usage: t(msg.Of("`TEXT` for the ledger", "台帳に残す理由 `TEXT`"))},
+			p.dryRunFlag(),
+			p.reasonFlag(),
 			p.retryFlag(),
 			p.jsonFlag(),
 		},
 		Action: p.issue,
 	}
+}
+
+func (p *program) itemFlag() cli.Flag {
+	return &cli.StringSliceFlag{Name: "item", Usage: p.lang.T(msg.Of(
+		"a further item, `NAME=VALUE`; repeat for each", "追加項目 `NAME=VALUE`(項目ごとに繰り返す)"))}
+}
+
+func (p *program) cardExpiryFlag() cli.Flag {
+	return &cli.StringFlag{Name: "card-expiry", Usage: p.lang.T(msg.Of(
+		"expiry `DATE` printed on the card, YYYY-MM-DD", "カード券面の有効期限 `DATE`(YYYY-MM-DD)"))}
+}
+
+func (p *program) dryRunFlag() cli.Flag {
+	return &cli.BoolFlag{Name: "dry-run", Usage: p.lang.T(msg.Of("show the plan and stop", "計画を表示して終了する"))}
+}
+
+func (p *program) reasonFlag() cli.Flag {
+	return &cli.StringFlag{Name: "reason", Usage: p.lang.T(msg.Of("`TEXT` for the ledger", "台帳に残す理由 `TEXT`"))}
 }
 
 func (p *program) retryFlag() cli.Flag {
@@ -116,10 +136,8 @@ func (p *program) issue(c *cli.Context) (err error) {
 		return err
 	}
 	request := provisioner.Request{Manifest: m, Consent: signed, Now: p.Now().In(japan), Reason: c.String("reason")}
-	if s := c.String("card-expiry"); s != "" {
-		if request.CardExpiry, err = time.ParseInLocation(time.DateOnly, s, japan); err != nil {
-			return usagef(msg.Of("--card-expiry %s: a date like 2030-03-31 is expected", "--card-expiry %s: 2030-03-31 のような日付を指定してください"), s)
-		}
+	if request.CardExpiry, err = dateFlag(c, "card-expiry"); err != nil {
+		return err
 	}
 	if request.Subject, err = p.subject(c, m); err != nil {
 		return err
@@ -152,47 +170,17 @@ func (p *program) issue(c *cli.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	return p.reconcile(c, pr, func(s *provisioner.Session) (*provisioner.Plan, error) { return pr.PlanIssue(ctx, s, desired) })
+	return p.reconcile(c, pr, job{manifest: m, plan: func(s *provisioner.Session) (*provisioner.Plan, error) { return pr.PlanIssue(ctx, s, desired) }})
 }
 
-func (p *program) withdrawCommand() *cli.Command {
-	t := p.lang.T
-	return &cli.Command{
-		Name:      "withdraw",
-		Usage:     t(msg.Of("erase a service's application from a card", "サービスのアプリケーションをカードから消去する")),
-		ArgsUsage: "MANIFEST",
-		Flags: []cli.Flag{
-			p.cardFlag(),
-			p.cutFlag(),
-			p.tokensFlag(),
-			&cli.BoolFlag{Name: "dry-run", Usage: t(msg.Of("show the plan and stop", "計画を表示して終了する"))},
-			p.retryFlag(),
-			p.jsonFlag(),
-		},
-		Action: p.withdraw,
+// dateFlag is the day that a flag names; zero without it.
+func dateFlag(c *cli.Context, name string) (day time.Time, err error) {
+	if s := c.String(name); s != "" {
+		if day, err = time.ParseInLocation(time.DateOnly, s, japan); err != nil {
+			return day, usagef(msg.Of("--%s %s: a date like 2030-03-31 is expected", "--%s %s: 2030-03-31 のような日付を指定してください"), name, s)
+		}
 	}
-}
-
-func (p *program) withdraw(c *cli.Context) (err error) {
-	ctx := c.Context
-	path, err := oneArgument(c, "MANIFEST")
-	if err != nil {
-		return err
-	}
-	m, err := p.loadManifest(path)
-	if err != nil {
-		return err
-	}
-	office, err := p.openOffice(ctx, c)
-	if err != nil {
-		return err
-	}
-	defer closing(&err, office.Close)
-	pr, err := p.provisioner(c, office)
-	if err != nil {
-		return err
-	}
-	return p.reconcile(c, pr, func(s *provisioner.Session) (*provisioner.Plan, error) { return pr.PlanWithdraw(ctx, s, m) })
+	return day, nil
 }
 
 // provisioner wires one for the site's counter; the card comes later.
@@ -252,28 +240,45 @@ func (p *program) provisioner(c *cli.Context, o *office) (*provisioner.Provision
 	return pr, nil
 }
 
-// reconcile opens the card, shows the plan, carries it out and says what came
-// of it.
-func (p *program) reconcile(c *cli.Context, pr *provisioner.Provisioner, plan func(*provisioner.Session) (*provisioner.Plan, error)) (err error) {
+// job is what a command does with one card.
+type job struct {
+	manifest *manifest.Manifest
+	look     func(iso7816.Card) error // before the counter connects; may be nil
+	plan     func(*provisioner.Session) (*provisioner.Plan, error)
+	before   func() error // once it is to be carried out; may be nil
+}
+
+// reconcile opens the card, wipes from it what was revoked without it, shows
+// the plan, carries it out and says what came of it.
+func (p *program) reconcile(c *cli.Context, pr *provisioner.Provisioner, do job) (err error) {
 	ctx := c.Context
 	card, closeCard, err := p.openCard(ctx, c, iso7816.Exclusive)
 	if err != nil {
 		return err
 	}
 	defer closing(&err, closeCard)
+	if do.look != nil {
+		if err := do.look(card); err != nil {
+			return err
+		}
+	}
 	pr.Card = card
 	session, err := pr.Connect(ctx)
 	if err != nil {
 		return err
 	}
 	defer session.Close()
-	todo, err := plan(session)
+	wiped, pending, err := p.wipePending(c, pr, session, do.manifest)
+	if err != nil {
+		return err
+	}
+	todo, err := do.plan(session)
 	if err != nil {
 		return err
 	}
 	out := reporting{
 		V: 1, Type: todo.Purpose, Service: todo.Service, Instance: todo.Instance.String(),
-		NothingToDo: todo.NothingToDo(), DryRun: c.Bool("dry-run"), Steps: []string{},
+		NothingToDo: todo.NothingToDo(), DryRun: c.Bool("dry-run"), Steps: []string{}, Wiped: wiped, Pending: pending,
 	}
 	for _, s := range todo.Steps {
 		out.Steps = append(out.Steps, string(s.Name))
@@ -283,6 +288,11 @@ func (p *program) reconcile(c *cli.Context, pr *provisioner.Provisioner, plan fu
 	}
 	if out.DryRun {
 		return p.printJSON(c, out)
+	}
+	if do.before != nil {
+		if err := do.before(); err != nil {
+			return err
+		}
 	}
 	done := p.progress(c, pr)
 	result, err := pr.Run(ctx, session, todo)
@@ -303,15 +313,37 @@ func (p *program) reconcile(c *cli.Context, pr *provisioner.Provisioner, plan fu
 	switch {
 	case todo.NothingToDo():
 		p.printf(msg.Of("nothing to do: the card holds what is wanted", "変更なし: カードは既に求める状態です"))
-	case todo.Purpose == provisioner.Withdraw:
-		p.printf(msg.Of("withdrawn: %s is erased from the card", "取消完了: %s をカードから消去しました"), todo.Service)
 	default:
-		p.printf(msg.Of("issued: %s, ID %s, issue number %d", "発行完了: %s、ID %s、発行番号 %d"), todo.Service, result.ID, result.IssueNumber)
-		if out.Expiry != nil {
-			p.printf(msg.Of("valid until %s", "有効期限 %s"), *out.Expiry)
-		}
+		p.sayDone(todo.Purpose, todo.Service, result)
 	}
 	return nil
+}
+
+// sayDone says what a run has led to.
+func (p *program) sayDone(purpose, service string, result *provisioner.Result) {
+	switch purpose {
+	case provisioner.Withdraw:
+		p.printf(msg.Of("withdrawn: %s is erased from the card", "取消完了: %s をカードから消去しました"), service)
+		return
+	case provisioner.Suspend:
+		p.printf(msg.Of("suspended: %s answers no terminal until it is resumed", "停止完了: %s は再開するまで端末に応答しません"), service)
+		return
+	case provisioner.Resume:
+		p.printf(msg.Of("resumed: %s answers again", "再開完了: %s は再び使えます"), service)
+		return
+	case provisioner.ResetPIN:
+		p.printf(msg.Of("PIN reset: %s, ID %s", "暗証番号を再設定しました: %s、ID %s"), service, result.ID)
+		return
+	case provisioner.Update:
+		p.printf(msg.Of("updated: %s, ID %s, issue number %d", "更新完了: %s、ID %s、発行番号 %d"), service, result.ID, result.IssueNumber)
+	case provisioner.RekeyRun:
+		p.printf(msg.Of("rekeyed: %s, ID %s, read key version %d", "鍵更新完了: %s、ID %s、読取鍵バージョン %d"), service, result.ID, result.KeyVersion)
+	default:
+		p.printf(msg.Of("issued: %s, ID %s, issue number %d", "発行完了: %s、ID %s、発行番号 %d"), service, result.ID, result.IssueNumber)
+	}
+	if !result.Expiry.IsZero() {
+		p.printf(msg.Of("valid until %s", "有効期限 %s"), result.Expiry.Format(time.DateOnly))
+	}
 }
 
 // printJSON prints v when --json is given.
@@ -357,6 +389,10 @@ func stepText(n provisioner.StepName) msg.Text {
 		return msg.Of("write the content", "内容の書込み")
 	case provisioner.StepVerify:
 		return msg.Of("read back and compare", "読み戻して照合")
+	case provisioner.StepLock:
+		return msg.Of("lock the application", "アプリケーションの停止")
+	case provisioner.StepUnlock:
+		return msg.Of("unlock the application", "アプリケーションの停止解除")
 	case provisioner.StepWipe:
 		return msg.Of("erase the content", "内容の消去")
 	case provisioner.StepDelete:
@@ -398,16 +434,10 @@ func (p *program) progress(c *cli.Context, pr *provisioner.Provisioner) (done fu
 
 // subject gathers what is written for this holder.
 func (p *program) subject(c *cli.Context, m *manifest.Manifest) (manifest.Subject, error) {
-	s := manifest.Subject{ID: c.String("id"), Items: map[string]string{}}
-	for _, pair := range c.StringSlice("item") {
-		name, value, ok := strings.Cut(pair, "=")
-		if !ok {
-			return s, usagef(msg.Of("--item %s: NAME=VALUE is expected", "--item %s: NAME=VALUE の形で指定してください"), name)
-		}
-		if _, twice := s.Items[name]; twice {
-			return s, usagef(msg.Of("--item %s is given twice", "--item %s が2回指定されています"), name)
-		}
-		s.Items[name] = value
+	s := manifest.Subject{ID: c.String("id")}
+	var err error
+	if s.Items, err = items(c); err != nil {
+		return s, err
 	}
 	if s.ID != "" && m.IDScheme.Kind != manifest.IDGiven {
 		return s, usagef(msg.Of("--id %s: the IDs of %s are drawn, not given", "--id %s: %s のIDは自動で決まるため指定できません"), s.ID, m.ID)
@@ -424,10 +454,37 @@ func (p *program) subject(c *cli.Context, m *manifest.Manifest) (manifest.Subjec
 	return s, nil
 }
 
+// items are what --item says.
+func items(c *cli.Context) (map[string]string, error) {
+	out := map[string]string{}
+	for _, pair := range c.StringSlice("item") {
+		name, value, ok := strings.Cut(pair, "=")
+		if !ok {
+			return nil, usagef(msg.Of("--item %s: NAME=VALUE is expected", "--item %s: NAME=VALUE の形で指定してください"), name)
+		}
+		if _, twice := out[name]; twice {
+			return nil, usagef(msg.Of("--item %s is given twice", "--item %s が2回指定されています"), name)
+		}
+		out[name] = value
+	}
+	return out, nil
+}
+
+// pinSource is where the flags say that a PIN comes from; without flags a
+// person is asked.
+func pinSource(c *cli.Context, flag string) passphrase.Source {
+	s := passphrase.Source{File: c.String(flag + "-file")}
+	if c.IsSet(flag + "-fd") {
+		fd := c.Int(flag + "-fd")
+		s.FD = &fd
+	}
+	return s
+}
+
 // newPIN reads the PIN that the holder chose, from a file or twice at the
 // terminal without echo.
 func (p *program) newPIN(c *cli.Context) ([]byte, error) {
-	digits, err := passphrase.Source{File: c.String("pin-file")}.ReadNew(c.Context,
+	digits, err := pinSource(c, "pin").ReadNew(c.Context,
 		p.lang.T(msg.Of("PIN chosen by the holder: ", "本人が決めた暗証番号: ")),
 		p.lang.T(msg.Of("once more: ", "もう一度: ")))
 	return digits, pinError(err)

@@ -19,6 +19,7 @@ import (
 	"github.com/freearea/freearea/keys"
 	"github.com/freearea/freearea/manifest"
 	"github.com/freearea/freearea/reader/list"
+	"github.com/freearea/freearea/staff"
 )
 
 func (p *program) listCommand() *cli.Command {
@@ -36,7 +37,8 @@ func (p *program) listCommand() *cli.Command {
 					"リストはサービスの発行者署名鍵で署名されます。--previous で前のリストに続くリストになり、--delta で差分も書き出します。")),
 				Flags: []cli.Flag{
 					&cli.StringFlag{Name: "kind", Value: string(list.Deny), Usage: t(msg.Of("`deny` (who is in it is refused) or allow (who is not in it is refused)", "`deny`(載っているIDを拒否)または allow(載っていないIDを拒否)"))},
-					&cli.StringFlag{Name: "csv", Required: true, Usage: t(msg.Of("take the IDs from the column id of `FILE`", "IDを `FILE` の id 列から読む"))},
+					&cli.StringFlag{Name: "csv", Usage: t(msg.Of("take the IDs from the column id of `FILE`", "IDを `FILE` の id 列から読む"))},
+					&cli.BoolFlag{Name: "from-ledger", Usage: t(msg.Of("take the IDs from the ledger: of a deny list those suspended, revoked or withdrawn and not given anew, of an allow list those that are good", "IDを台帳から読む(deny: 停止・失効・取消済みで再発行されていないもの、allow: 有効なもの)"))},
 					&cli.DurationFlag{Name: "good", Value: 7 * 24 * time.Hour, Usage: t(msg.Of("for how long the list is fresh", "リストの有効な期間"))},
 					&cli.StringFlag{Name: "previous", Usage: t(msg.Of("the list that it follows", "前のリスト"))},
 					&cli.StringFlag{Name: "delta", Usage: t(msg.Of("write what changes since --previous to `FILE`", "--previous からの差分を `FILE` に書く"))},
@@ -74,6 +76,9 @@ func (p *program) listBuild(c *cli.Context) (err error) {
 	if c.NArg() != 1 {
 		return usagef(msg.Of("list build takes one MANIFEST", "list build には MANIFEST を1つ指定してください"))
 	}
+	if c.IsSet("csv") == c.Bool("from-ledger") {
+		return usagef(msg.Of("one of --csv and --from-ledger says where the IDs are", "--csv または --from-ledger のいずれか1つを指定してください"))
+	}
 	if c.IsSet("delta") && !c.IsSet("previous") {
 		return usagef(msg.Of("--delta goes with --previous", "--delta は --previous と一緒に使います"))
 	}
@@ -85,13 +90,39 @@ func (p *program) listBuild(c *cli.Context) (err error) {
 	if s.Kind != list.Deny && s.Kind != list.Allow {
 		return usagef(msg.Of("--kind is deny or allow, not %q", "--kind は deny か allow です(%q は使えません)"), s.Kind)
 	}
-	if !c.Bool("unsigned") {
-		sign, closeStore, err := p.listSigner(c, m)
-		if err != nil {
+	signed := !c.Bool("unsigned")
+	if signed && m.Keys.IssuerSigning == "" {
+		return &spoken{
+			text: msg.Of("service %s has no issuer signing key to sign a list with", "サービス %s には、リストに署名する発行者署名鍵がありません"), args: []any{m.ID},
+			hint: msg.Of("name one in the manifest (keys.issuer_signing), or make the list with --unsigned: terminals then have to be told to take it", "マニフェストの keys.issuer_signing で指定するか、--unsigned で作成してください(その場合は端末側の設定も必要です)")}
+	}
+	var site *office // nil where nothing of it is needed
+	switch {
+	case c.Bool("from-ledger"):
+		site, err = p.openFor(c, staff.HandOver)
+	case signed:
+		site, err = p.openKeys(c.Context, c)
+	}
+	if err != nil {
+		return err
+	}
+	if site != nil {
+		defer closing(&err, site.Close)
+	}
+	if signed {
+		s.Sign = func(message []byte) ([]byte, error) {
+			return site.keys.Sign(c.Context, keys.Ref{Name: m.Keys.IssuerSigning}, keys.IssuerSigning, message)
+		}
+	}
+	var ids iter.Seq2[string, error]
+	var erased *int
+	if c.Bool("from-ledger") {
+		erased = new(int)
+		if ids, *erased, err = site.ledger.IDs(c.Context, m.ID, s.Kind == list.Allow); err != nil {
 			return err
 		}
-		defer closing(&err, closeStore)
-		s.Sign = sign
+	} else {
+		ids = csvIDs(c.String("csv"), m)
 	}
 	var previous *list.List
 	if c.IsSet("previous") {
@@ -101,7 +132,7 @@ func (p *program) listBuild(c *cli.Context) (err error) {
 		defer closing(&err, previous.Close)
 		s.Salt, s.Number = previous.Header().Salt, previous.Header().Number+1
 	}
-	h, err := list.Create(c.String("out"), s, csvIDs(c.String("csv"), m))
+	h, err := list.Create(c.String("out"), s, ids)
 	if err != nil {
 		return err
 	}
@@ -115,24 +146,11 @@ func (p *program) listBuild(c *cli.Context) (err error) {
 			return err
 		}
 	}
-	return p.printList(c, c.String("out"), h, s.Sign != nil, nil)
-}
-
-// listSigner signs with the issuer's key of a service.
-func (p *program) listSigner(c *cli.Context, m *manifest.Manifest) (func([]byte) ([]byte, error), func() error, error) {
-	if m.Keys.IssuerSigning == "" {
-		return nil, nil, &spoken{
-			text: msg.Of("service %s has no issuer signing key to sign a list with", "サービス %s には、リストに署名する発行者署名鍵がありません"), args: []any{m.ID},
-			hint: msg.Of("name one in the manifest (keys.issuer_signing), or make the list with --unsigned: terminals then have to be told to take it", "マニフェストの keys.issuer_signing で指定するか、--unsigned で作成してください(その場合は端末側の設定も必要です)")}
+	if erased != nil && *erased > 0 {
+		p.notef(msg.Of("freearea: note: %d IDs that belong on the list are erased from the ledger; they are not on it",
+			"freearea: お知らせ: 対象のうち %d 件のIDは台帳から消去済みのため、リストに載っていません"), *erased)
 	}
-	store, err := p.openKeystore(c.Context, c)
-	if err != nil {
-		return nil, nil, err
-	}
-	sign := func(message []byte) ([]byte, error) {
-		return store.Sign(c.Context, keys.Ref{Name: m.Keys.IssuerSigning}, keys.IssuerSigning, message)
-	}
-	return sign, store.Close, nil
+	return p.printList(c, c.String("out"), h, signed, nil, erased)
 }
 
 // csvIDs yields the IDs of a CSV file with a header line, each checked against
@@ -196,7 +214,7 @@ func (p *program) listApply(c *cli.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	return p.printList(c, out, h, false, nil)
+	return p.printList(c, out, h, false, nil, nil)
 }
 
 func (p *program) listShow(c *cli.Context) (err error) {
@@ -218,7 +236,7 @@ func (p *program) listShow(c *cli.Context) (err error) {
 	for _, id := range c.Args().Tail() {
 		found[id] = l.Contains(id)
 	}
-	return p.printList(c, c.Args().First(), l.Header(), l.Verified(), found)
+	return p.printList(c, c.Args().First(), l.Header(), l.Verified(), found, nil)
 }
 
 // listKey finds whose list it has to be.
@@ -236,7 +254,7 @@ func (p *program) listKey(ctx context.Context, c *cli.Context, path string) (o l
 	return list.Options{Key: s.IssuerKey, Service: m.ID}, err
 }
 
-func (p *program) printList(c *cli.Context, path string, h list.Header, signed bool, found map[string]bool) error {
+func (p *program) printList(c *cli.Context, path string, h list.Header, signed bool, found map[string]bool, erased *int) error {
 	if c.Bool("json") {
 		return json.NewEncoder(p.Stdout).Encode(struct {
 			V        int             `json:"v"`
@@ -250,7 +268,8 @@ func (p *program) printList(c *cli.Context, path string, h list.Header, signed b
 			Entries  int             `json:"entries"`
 			Verified bool            `json:"verified"`
 			Found    map[string]bool `json:"found,omitempty"`
-		}{1, "list", path, h.Service, h.Kind, h.Number, h.Made, h.Stale, h.Entries, signed, found})
+			Erased   *int            `json:"erased,omitempty"`
+		}{1, "list", path, h.Service, h.Kind, h.Number, h.Made, h.Stale, h.Entries, signed, found, erased})
 	}
 	p.printf(msg.Of("%s: %s list of %s, number %d, IDs: %d", "%[1]s:%[3]s の %[2]s リスト、番号 %[4]d、ID %[5]d 件"), path, h.Kind, h.Service, h.Number, h.Entries)
 	p.printf(msg.Of("made %s, to be trusted until %s", "作成 %s、有効期限 %s"), h.Made.Format(time.RFC3339), h.Stale.Format(time.RFC3339))

@@ -152,13 +152,13 @@ func (p *program) watch(c *cli.Context, r *reader.Reader) (err error) {
 	if c.String("trace") != "" {
 		return usagef(msg.Of("--trace goes with a single read, not with --watch", "--trace は --watch と一緒には使えません"))
 	}
-	source, slot, closeSource, err := p.source(c.Context, c)
+	source, slot, closeSource, err := p.source(c)
 	if err != nil {
 		return err
 	}
 	defer closing(&err, closeSource)
 	if slot != "" {
-		source = someSlots{source, []string{slot}}
+		source = iso7816.SomeSlots(source, []string{slot})
 	}
 	for tap, err := range r.Taps(c.Context, source) {
 		if failed := new(reader.TapError); errors.As(err, &failed) {

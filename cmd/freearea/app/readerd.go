@@ -6,11 +6,12 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"iter"
 	"log/slog"
 	"maps"
 	"os"
 	"os/signal"
+	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"syscall"
 	"time"
@@ -60,7 +61,7 @@ func (p *program) readerd(c *cli.Context) (err error) {
 		p.printf(msg.Of("%s is good: services: %d, outputs: %d", "%s に問題はありません。サービス:%d、出力:%d"), path, len(t.config.Services), len(t.outputs))
 		return nil
 	}
-	source, slot, closeSource, err := p.source(c.Context, c)
+	source, slot, closeSource, err := p.source(c)
 	if err != nil {
 		return err
 	}
@@ -87,15 +88,13 @@ func (p *program) serve(ctx context.Context, t *terminal, path, slot string, sou
 	if slot != "" {
 		names = []string{slot}
 	}
-	if len(names) > 0 {
-		source = someSlots{source, names}
-	}
 	daemon, err := readerd.New(readerd.Options{
-		Reader: t.reader, Source: source, Policy: t.policy, Outputs: t.outputs, Log: t.log, LogIDs: t.config.Log.IDs, Metrics: t.metrics,
+		Reader: t.reader, Source: source, Slots: names, Seen: t.seen, Policy: t.policy, Outputs: t.outputs, Log: t.log, LogIDs: t.config.Log.IDs, Metrics: t.metrics,
 	})
 	if err != nil {
 		return nil, err
 	}
+	t.daemon = daemon
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	ended := make(chan error, 1)
@@ -107,6 +106,11 @@ func (p *program) serve(ctx context.Context, t *terminal, path, slot string, sou
 			return nil, err
 		case <-hangUp:
 			next, err := p.openTerminal(ctx, path, t)
+			if err == nil {
+				if next.seen, err = occupied(ctx, source); err != nil {
+					err = errors.Join(err, next.Close())
+				}
+			}
 			if err != nil {
 				t.log.Error("configuration is not taken, the old one goes on", "error", err)
 				continue
@@ -118,23 +122,16 @@ func (p *program) serve(ctx context.Context, t *terminal, path, slot string, sou
 	}
 }
 
-// someSlots narrows a source to the slots that are named.
-type someSlots struct {
-	iso7816.Source
-	names []string
-}
-
-func (s someSlots) Events(ctx context.Context) iter.Seq2[iso7816.Event, error] {
-	return func(yield func(iso7816.Event, error) bool) {
-		for e, err := range s.Source.Events(ctx) {
-			if err == nil && !slices.Contains(s.names, e.Slot) {
-				continue
-			}
-			if !yield(e, err) {
-				return
-			}
+// occupied names the slots in which a card lies.
+func occupied(ctx context.Context, source iso7816.Source) ([]string, error) {
+	var names []string
+	slots, err := source.Slots(ctx)
+	for _, s := range slots {
+		if s.CardPresent {
+			names = append(names, s.Slot)
 		}
 	}
+	return names, err
 }
 
 // terminal is what a configuration has become.
@@ -143,6 +140,8 @@ type terminal struct {
 	reader  *reader.Reader
 	policy  *policy.Policy
 	outputs []readerd.Output
+	daemon  *readerd.Daemon // once it is served
+	seen    []string        // slots whose card the terminal before this one has read
 	log     *slog.Logger
 	metrics *readerd.Metrics
 	numbers map[string]uint64 // of the lists, by service and kind
@@ -233,18 +232,26 @@ func (p *program) openServices(ctx context.Context, t *terminal) error {
 }
 
 // openTerminalKeys opens the keystore that the configuration names. Nobody
-// sits at a terminal who could be asked for its passphrase.
+// sits at a terminal who could be asked for its passphrase: it is the one in
+// the file that is named, or else the service manager's credential "passphrase".
 func (p *program) openTerminalKeys(ctx context.Context, config readerd.Config) (*file.Store, error) {
-	if config.Keystore == "" || config.PassphraseFile == "" {
+	source := passphrase.Source{File: config.PassphraseFile}
+	if dir := p.Getenv("CREDENTIALS_DIRECTORY"); source.File == "" && dir != "" {
+		source = passphrase.Source{File: filepath.Join(dir, "passphrase"), Credential: true}
+	}
+	if config.Keystore == "" || source.File == "" {
 		return nil, &spoken{
 			text: msg.Of("a service needs keys, and the configuration names no keystore", "鍵が必要なサービスがありますが、設定に鍵ストアがありません"),
 			hint: msg.Of("set keystore and passphrase_file; `freearea keys import` puts a terminal's keys into one", "keystore と passphrase_file を設定してください。端末の鍵は `freearea keys import` で取り込みます")}
 	}
-	secret, err := passphrase.Source{File: config.PassphraseFile}.Read(ctx, "")
+	secret, err := source.Read(ctx, "")
 	if err != nil {
 		return nil, passphraseError(err)
 	}
 	defer clear(secret)
+	// The passphrase took 64 MiB for a moment (argon2id). A terminal stays for
+	// months on a small board, which has other uses for them.
+	defer debug.FreeOSMemory()
 	return file.Open(ctx, config.Keystore, secret, file.Options{Now: p.Now, Rand: p.Rand})
 }
 
@@ -281,6 +288,17 @@ func (t *terminal) rule(c readerd.ServiceConfig, s reader.Service) (policy.Rule,
 // openOutputs opens what is told.
 func (p *program) openOutputs(t *terminal) error {
 	var faults []error
+	if c := t.config.HTTP; c != nil {
+		h, err := c.Open(readerd.HTTPOptions{
+			Metrics: t.metrics, Clock: p.Now,
+			Health: func(ctx context.Context) readerd.Health { return t.daemon.Health(ctx) },
+		})
+		if err != nil {
+			faults = append(faults, err)
+		} else {
+			t.outputs = append(t.outputs, h)
+		}
+	}
 	for _, l := range t.config.Lines {
 		w, err := p.openLines(t, l.Path)
 		if err != nil {

@@ -23,6 +23,7 @@ type site struct {
 	CardProfile string `toml:"card_profile"` // what kind of card is issued to
 	Keystore    string `toml:"keystore"`     // file; relative to the site file
 	Ledger      string `toml:"ledger"`       // file; relative to the site file
+	Manifests   string `toml:"manifests"`    // folder of the services' manifests; relative to the site file
 	Profiles    string `toml:"profiles"`     // folder of application profiles; relative to the site file
 	Operator    string `toml:"operator"`     // who is at the counter, where nobody signs in
 	OperatorKey string `toml:"operator_key"` // file with the operator's signing key; relative to the site file
@@ -124,8 +125,9 @@ func loadSite(path string) (site, error) {
 	}
 	s.path = path
 	dir := filepath.Dir(path)
-	s.Keystore, s.Ledger, s.Profiles = under(dir, s.Keystore), under(dir, s.Ledger), under(dir, s.Profiles)
-	s.OperatorKey, s.OperatorPassphraseFile = under(dir, s.OperatorKey), under(dir, s.OperatorPassphraseFile)
+	for _, path := range []*string{&s.Keystore, &s.Ledger, &s.Profiles, &s.Manifests, &s.OperatorKey, &s.OperatorPassphraseFile} {
+		*path = under(dir, *path)
+	}
 	return s, nil
 }
 

@@ -307,9 +307,11 @@ func actionText(a staff.Action) msg.Text {
 	case staff.Consents:
 		return msg.Of("record consents and their withdrawal", "同意とその撤回の記録")
 	case staff.Cards:
-		return msg.Of("issue, update, suspend, resume, reissue, withdraw; PINs", "発行、更新、停止、再開、再発行、取消、PIN")
+		return msg.Of("issue, update, suspend, resume, reissue, revoke, withdraw; PINs", "発行、更新、停止、再開、再発行、失効、取消、PIN")
 	case staff.Rekey:
 		return msg.Of("give cards a new key version", "カードの鍵の更新")
+	case staff.HandOver:
+		return msg.Of("hand IDs over to business systems, make lists of IDs from the ledger", "業務システムへの引渡し、台帳からのIDリストの作成")
 	case staff.Read:
 		return msg.Of("verify, prove and export the ledger", "台帳の検証、証明、書き出し")
 	case staff.Backup:

@@ -41,6 +41,10 @@ type Prompter interface {
 // terminal.
 type Source struct {
 	File string // path of a file that only its owner can read (mode 0600)
+	// Credential says that File stands in a directory that a service manager
+	// guards. Its mode is not looked at then: an access list that lets the
+	// service's user read it shows there as a right of the group.
+	Credential bool
 	// FD is an open file descriptor, 0 for standard input; nil for none. It is
 	// read to its end, so it gives its passphrase once.
 	FD *int
@@ -67,7 +71,7 @@ func (s Source) read(ctx context.Context, question, again string) ([]byte, error
 	case s.File != "" && s.FD != nil:
 		return nil, ErrBoth
 	case s.File != "":
-		return readPath(s.File)
+		return readPath(s.File, s.Credential)
 	case s.FD != nil:
 		return readDescriptor(*s.FD)
 	}
@@ -100,7 +104,7 @@ func (s Source) read(ctx context.Context, question, again string) ([]byte, error
 	return p, nil
 }
 
-func readPath(path string) ([]byte, error) {
+func readPath(path string, guarded bool) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
@@ -110,7 +114,7 @@ func readPath(path string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if perm := info.Mode().Perm(); runtime.GOOS != "windows" && perm&0o077 != 0 {
+	if perm := info.Mode().Perm(); !guarded && runtime.GOOS != "windows" && perm&0o077 != 0 {
 		return nil, fmt.Errorf("%s: %w: mode %04o, 0600 expected", path, ErrPermissions, perm)
 	}
 	return readAll(f, path)

@@ -80,6 +80,8 @@ func TestFileMode(t *testing.T) {
 		os.Chmod(path, m)
 		got, err := Source{File: path}.Read(t.Context(), "")
 		check(t, got, err, "", ErrPermissions)
+		got, err = Source{File: path, Credential: true}.Read(t.Context(), "")
+		check(t, got, err, "secret", nil)
 	}
 	os.Chmod(path, 0o400)
 	got, err := Source{File: path}.Read(t.Context(), "")
