@@ -23,6 +23,7 @@ func TestPowerCut(t *testing.T) {
 			said  string
 		}
 		var moments []moment
+		var changed []int // the first moments with another content of the card, never left out
 		s := newSite(t)
 		disk, err := crash.NewDisk(s.Dir)
 		must(t, err)
@@ -35,6 +36,9 @@ func TestPowerCut(t *testing.T) {
 				}
 				same := func(m moment) bool { return maps.EqualFunc(m.state, state, bytes.Equal) }
 				if i := slices.IndexFunc(moments, same); i < 0 {
+					if card := crash.Card(holder); len(moments) > 0 && !bytes.Equal(moments[len(moments)-1].state[card], state[card]) {
+						changed = append(changed, len(moments)+1)
+					}
 					moments = append(moments, moment{call, state, c.Said()})
 				} else {
 					moments[i].said = c.Said() // it may be as late as that
@@ -48,7 +52,9 @@ func TestPowerCut(t *testing.T) {
 			t.Fatalf("status %d: %s", status.ExitStatus(), c.Said())
 		}
 		must(t, look(crash.Call{Name: "end"}))
-		for _, i := range few(len(moments), 8, all) {
+		places := append(few(len(moments), 5, all), changed...)
+		slices.Sort(places)
+		for _, i := range slices.Compact(places) {
 			m := moments[i-1]
 			dir, err := os.MkdirTemp(scratch, "")
 			must(t, err)

@@ -74,7 +74,9 @@ func Trace(c *Command, t Tracer) (_ syscall.WaitStatus, err error) {
 const options = unix.PTRACE_O_EXITKILL | unix.PTRACE_O_TRACECLONE | unix.PTRACE_O_TRACESYSGOOD
 
 func trace(c *Command, t Tracer) (status syscall.WaitStatus, err error) {
-	c.SysProcAttr = &syscall.SysProcAttr{Ptrace: true}
+	// A group of its own, which is waited for: the thread may have children
+	// that were started from it before it was the tracer's.
+	c.SysProcAttr = &syscall.SysProcAttr{Ptrace: true, Setpgid: true}
 	if err := c.Start(); err != nil {
 		return 0, fmt.Errorf("%w: %w", ErrNoTracing, err)
 	}
@@ -89,7 +91,7 @@ func trace(c *Command, t Tracer) (status syscall.WaitStatus, err error) {
 		// is the last of its threads to be reported.
 		_ = syscall.Kill(pid, syscall.SIGKILL)
 		for tid, err := 0, error(nil); err == nil && tid != pid; {
-			tid, err = wait(-1, &status)
+			tid, err = wait(-pid, &status)
 		}
 	}()
 	if _, err := wait(pid, &status); err != nil {
@@ -103,7 +105,7 @@ func trace(c *Command, t Tracer) (status syscall.WaitStatus, err error) {
 	}
 	p := &traced{Command: c, Tracer: t, pid: pid, inside: map[int]*Call{}}
 	for {
-		tid, err := wait(-1, &status)
+		tid, err := wait(-pid, &status)
 		if err != nil {
 			return status, fmt.Errorf("wait for a traced process: %w", err)
 		}
@@ -131,7 +133,7 @@ func trace(c *Command, t Tracer) (status syscall.WaitStatus, err error) {
 	}
 }
 
-// wait waits for what this thread traces, and for nothing that others started.
+// wait waits for a process that this thread traces, or the threads of a group.
 func wait(pid int, status *syscall.WaitStatus) (int, error) {
 	for {
 		tid, err := syscall.Wait4(pid, status, unix.WALL|unix.WNOTHREAD, nil)
