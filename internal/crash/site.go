@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/freearea/freearea/cmd/freearea/app"
+	"github.com/freearea/freearea/emulator"
 	"github.com/freearea/freearea/examples"
 	"github.com/freearea/freearea/keys/file"
 )
@@ -144,8 +145,20 @@ func (s *Site) Restore(files map[string][]byte, dir string) (*Site, error) {
 	return &out, nil
 }
 
-// ask runs the command in this process and returns what it prints.
-func (s *Site) ask(ctx context.Context, now func() time.Time, args ...string) (string, error) {
+// ask runs the command in this process and returns what it prints. A process
+// that is being started elsewhere in this program has the lock of a card's image
+// that was just closed until it executes: then it is asked again.
+func (s *Site) ask(ctx context.Context, now func() time.Time, args ...string) (out string, err error) {
+	for range 500 {
+		if out, err = s.askOnce(ctx, now, args...); err == nil || !strings.Contains(err.Error(), emulator.ErrImageLocked.Error()) {
+			break
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	return out, err
+}
+
+func (s *Site) askOnce(ctx context.Context, now func() time.Time, args ...string) (string, error) {
 	var out, fault bytes.Buffer
 	status := app.Run(ctx, app.Options{
 		Args:  append(append([]string{"freearea"}, s.global()...), args...),
