@@ -356,3 +356,25 @@ func TestAppendWhileReading(t *testing.T) {
 		t.Errorf("%d events", n)
 	}
 }
+
+func TestReadKeyUse(t *testing.T) {
+	l := fresh(t)
+	issued(t, l, 1, "library", "L-1", cardA)
+	issued(t, l, 2, "library", "L-2", cardB)
+	issued(t, l, 3, "job", "J-1", cardA)
+	check := func(version byte, want map[string]int) {
+		t.Helper()
+		got, err := l.ReadKeyUse(t.Context(), version)
+		must(t, err)
+		if d := cmp.Diff(want, got); d != "" {
+			t.Error(d)
+		}
+	}
+	check(1, map[string]int{"library": 2, "job": 1})
+	check(2, map[string]int{})
+	// An issue that is over has its version no more.
+	add(t, l, withdrawn("library", cardA))
+	check(1, map[string]int{"library": 1, "job": 1})
+	issued(t, l, 4, "library", "L-2b", cardB)
+	check(1, map[string]int{"library": 1, "job": 1})
+}

@@ -34,6 +34,7 @@ func TestProgram(t *testing.T) {
 	}
 	program := build(t)
 	t.Run("whole job", func(t *testing.T) { testWholeJob(t, program) })
+	t.Run("batch", func(t *testing.T) { testBatch(t, program) })
 	t.Run("torn while issuing", func(t *testing.T) { testTornIssue(t, program) })
 	t.Run("torn while reading", func(t *testing.T) { testTornRead(t, program) })
 	t.Run("taps", func(t *testing.T) { testTaps(t, program) })

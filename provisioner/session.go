@@ -160,7 +160,11 @@ func (p *Provisioner) authenticate(ctx context.Context, s *Session, plain iso781
 		return err
 	}
 	info := pending.KeyInformation()
-	set, err := p.Keys.SecurityDomainKeys(ctx, d.Key, d.Diversification, info.DiversificationData[:])
+	// The card's own version, not the newest: a card keeps the one that it was
+	// given when the key set has been rotated since.
+	ref := d.Key
+	ref.Version = info.KeyVersion
+	set, err := p.Keys.SecurityDomainKeys(ctx, ref, d.Diversification, info.DiversificationData[:])
 	if err != nil {
 		return fmt.Errorf("key set %q: %w", d.Key.Name, err)
 	}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/BurntSushi/toml"
 
+	"github.com/freearea/freearea/keys"
 	"github.com/freearea/freearea/osdp"
 	"github.com/freearea/freearea/reader/policy"
 )
@@ -24,17 +25,24 @@ type Config struct {
 	Slots []string `toml:"slots"`
 	// Debounce is for how long the same ID on the same slot is the same tap.
 	Debounce Duration `toml:"debounce"`
-	// Keystore holds the terminal's keys, where a service needs some;
-	// PassphraseFile is where its passphrase stands; without one it is the
-	// service manager's credential "passphrase".
+	// Keystore holds the terminal's keys, where a service needs some: a file, or
+	// the URI of a PKCS#11 token (RFC 7512). PassphraseFile is where its
+	// passphrase or PIN stands; without one it is the service manager's
+	// credential "passphrase", and a URI with a pin-source needs none.
 	Keystore       string `toml:"keystore"`
 	PassphraseFile string `toml:"passphrase_file"`
+	// State is the directory for what the service itself keeps: events that
+	// wait for an MQTT broker.
+	State string `toml:"state"`
 
 	Log      LogConfig       `toml:"log"`
 	Services []ServiceConfig `toml:"service"`
 	HTTP     *HTTPConfig     `toml:"http"` // nil is none
 	Lines    []LinesConfig   `toml:"lines"`
 	Doors    []DoorConfig    `toml:"door"`
+
+	MQTT      []MQTTConfig     `toml:"mqtt"`
+	Keyboards []KeyboardConfig `toml:"keyboard"`
 }
 
 // LogConfig is how the daemon logs, to standard error.
@@ -238,6 +246,21 @@ func (c *Config) check(fault func(format string, args ...any)) {
 	for i := range c.Doors {
 		c.Doors[i].check(fmt.Sprintf("door[%d]", i), fault)
 	}
+	if len(c.MQTT) > 0 && c.State == "" {
+		fault("no state: name the directory in which events wait for the broker of [[mqtt]]")
+	}
+	clients := map[string]bool{}
+	for i := range c.MQTT {
+		m, at := &c.MQTT[i], fmt.Sprintf("mqtt[%d]", i)
+		m.check(at, fault)
+		if clients[m.ClientID] {
+			fault("%s: client_id %s stands there twice", at, m.ClientID)
+		}
+		clients[m.ClientID] = true
+	}
+	for i := range c.Keyboards {
+		c.Keyboards[i].check(fmt.Sprintf("keyboard[%d]", i), fault)
+	}
 }
 
 // maxKeep bounds for how long events are handed out: longer than a till and
@@ -290,7 +313,10 @@ func (d *DoorConfig) check(at string, fault func(format string, args ...any)) {
 
 // under makes the files relative to a directory.
 func (c *Config) under(dir string) {
-	files := []*string{&c.Keystore, &c.PassphraseFile}
+	files := []*string{&c.PassphraseFile, &c.State}
+	if !keys.InToken(c.Keystore) {
+		files = append(files, &c.Keystore)
+	}
 	if c.HTTP != nil {
 		files = append(files, &c.HTTP.TokenFile)
 	}
@@ -304,6 +330,10 @@ func (c *Config) under(dir string) {
 	}
 	for i := range c.Doors {
 		files = append(files, &c.Doors[i].KeyFile)
+	}
+	for i := range c.MQTT {
+		m := &c.MQTT[i]
+		files = append(files, &m.PasswordFile, &m.CA, &m.Certificate, &m.Key)
 	}
 	for _, f := range files {
 		if *f != "" && !filepath.IsAbs(*f) {

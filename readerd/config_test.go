@@ -194,3 +194,127 @@ func TestDoorKey(t *testing.T) {
 		}
 	}
 }
+
+func TestOutputConfig(t *testing.T) {
+	c, err := load(t, `
+state = "state"
+[[service]]
+manifest = "library.toml"
+[[mqtt]]
+broker = "mqtts://broker.example"
+client_id = "terminal-3"
+ca = "ca.pem"
+expiry = "24h"
+[[mqtt]]
+broker = "mqtt://[::1]"
+client_id = "terminal-3.local"
+topic = "a/{slot}"
+user = "a"
+password_file = "b"
+[[mqtt]]
+broker = "mqtt://broker.example:1884"
+client_id = "3"
+clear = true
+queue = 1000000
+[[keyboard]]
+layout = "jp106"
+[[keyboard]]
+layout = "digits"
+prefix = "tab"
+suffix = "none"
+delay = "1s"
+device = "/dev/input/uinput"
+`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !filepath.IsAbs(c.State) || !filepath.IsAbs(c.MQTT[0].CA) || !filepath.IsAbs(c.MQTT[1].PasswordFile) || c.MQTT[0].Key != "" {
+		t.Errorf("files: %+v", c)
+	}
+	if m := c.MQTT[0]; m.Topic != "freearea/{service}/{outcome}" || m.Queue != 10_000 || time.Duration(m.Expiry) != 24*time.Hour {
+		t.Errorf("%+v", m)
+	}
+	want := []readerd.KeyboardConfig{
+		{Layout: "jp106", Prefix: "none", Suffix: "enter", Delay: readerd.Duration(5 * time.Millisecond), Device: "/dev/uinput"},
+		{Layout: "digits", Prefix: "tab", Suffix: "none", Delay: readerd.Duration(time.Second), Device: "/dev/input/uinput"},
+	}
+	if diff := cmp.Diff(want, c.Keyboards); diff != "" {
+		t.Error(diff)
+	}
+	for i, name := range []string{"mqtt terminal-3@broker.example:8883", "mqtt terminal-3.local@[::1]:1883"} {
+		m := c.MQTT[i]
+		m.CA, m.PasswordFile = "", ""
+		if out, err := m.Open(readerd.MQTTOptions{}); err != nil || out.Name() != name {
+			t.Errorf("%v, %v, want %s", out.Name(), err, name)
+		}
+	}
+	for _, name := range []string{"mqtt", "keyboard"} {
+		if _, err := readerd.LoadConfig(filepath.Join("..", "examples", name, "readerd.toml")); err != nil {
+			t.Errorf("example: %v", err)
+		}
+	}
+}
+
+func TestOutputConfigFaults(t *testing.T) {
+	_, err := load(t, `
+[[service]]
+manifest = "library.toml"
+[[mqtt]]
+broker = "https://broker.example"
+client_id = "../3"
+topic = "freearea/#"
+password_file = "b"
+key = "c"
+expiry = "1500ms"
+queue = -1
+[[mqtt]]
+broker = "mqtt://broker.example"
+client_id = "3"
+topic = "freearea/{id}"
+[[mqtt]]
+broker = "mqtt://localhost"
+client_id = "3"
+ca = "ca.pem"
+[[mqtt]]
+broker = "mqtts://broker.example"
+client_id = "4"
+clear = true
+[[keyboard]]
+layout = "dvorak"
+prefix = "escape"
+suffix = "f1"
+delay = "2s"
+[[keyboard]]
+layout = "us"
+delay = "10us"
+`)
+	if err == nil {
+		t.Fatal("taken")
+	}
+	for _, want := range []string{
+		"no state: ", `mqtt[0].broker: "https://broker.example"`, `mqtt[0].client_id: "../3"`, `mqtt[0].topic: "freearea/#"`,
+		"mqtt[0]: certificate and key go together", "mqtt[0]: password_file goes with user", "mqtt[0].expiry: 1.5s", "mqtt[0].queue: -1",
+		"mqtt[1].broker: mqtt is not encrypted", `mqtt[1].topic: "{id}"`, "mqtt[2]: ca, certificate and key go with mqtts",
+		"mqtt[2]: client_id 3 stands there twice", "mqtt[3]: clear goes without mqtts",
+		`keyboard[0].layout: "dvorak"`, `keyboard[0].prefix: "escape"`, `keyboard[0].suffix: "f1"`, "keyboard[0].delay: 2s", "keyboard[1].delay: 10µs",
+	} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("no %q in:\n%v", want, err)
+		}
+	}
+	if n := strings.Count(err.Error(), "\n") + 1; n != 18 {
+		t.Errorf("%d faults:\n%v", n, err)
+	}
+	for _, broker := range []string{"", "broker", "mqtts://", "mqtts://u:p@h", "mqtts://h/path", "mqtts://h?q", "mqtts://h#f", "ws://h", "mqtts://h:port"} {
+		_, err := load(t, "state = \"s\"\n[[service]]\nmanifest = \"a\"\n[[mqtt]]\nclient_id = \"3\"\nbroker = \""+broker+"\"")
+		if err == nil || !strings.Contains(err.Error(), "mqtt[0].broker: ") {
+			t.Errorf("%q: %v", broker, err)
+		}
+	}
+	for _, topic := range []string{"$SYS/x", "a+", "a{", "{}", "a/\\u0000", strings.Repeat("a", 1025)} {
+		_, err := load(t, "state = \"s\"\n[[service]]\nmanifest = \"a\"\n[[mqtt]]\nclient_id = \"3\"\nbroker = \"mqtts://h\"\ntopic = \""+topic+"\"")
+		if err == nil || !strings.Contains(err.Error(), "mqtt[0].topic: ") {
+			t.Errorf("%q: %v", topic, err)
+		}
+	}
+}

@@ -4,68 +4,23 @@ package readerd_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
+	"github.com/freearea/freearea/internal/pty"
 	"github.com/freearea/freearea/readerd"
 )
-
-// openPTY opens a pseudo-terminal: its control side, which nobody waits for
-// longer than [patience], and the name of the line that looks like a serial one.
-func openPTY(t *testing.T) (*os.File, string) {
-	t.Helper()
-	control, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { control.Close() })
-	if err := control.SetDeadline(time.Now().Add(patience)); err != nil {
-		t.Fatal(err)
-	}
-	raw, err := control.SyscallConn() // Fd would end the deadline
-	if err != nil {
-		t.Fatal(err)
-	}
-	var n int
-	var failed error
-	err = raw.Control(func(fd uintptr) {
-		n, failed = preparePTY(int(fd))
-	})
-	if err := errors.Join(err, failed); err != nil {
-		t.Fatal(err)
-	}
-	return control, fmt.Sprintf("/dev/pts/%d", n)
-}
-
-// preparePTY makes the line one of bytes before anybody opens it: a new
-// pseudo-terminal waits for lines of text, and echoes them.
-func preparePTY(fd int) (int, error) {
-	settings, err := unix.IoctlGetTermios(fd, unix.TCGETS)
-	if err != nil {
-		return 0, err
-	}
-	settings.Iflag, settings.Oflag, settings.Lflag = 0, 0, 0
-	settings.Cc[unix.VMIN], settings.Cc[unix.VTIME] = 1, 0
-	if err := unix.IoctlSetTermios(fd, unix.TCSETS, settings); err != nil {
-		return 0, err
-	}
-	if err := unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0); err != nil {
-		return 0, err
-	}
-	return unix.IoctlGetInt(fd, unix.TIOCGPTN)
-}
 
 // TestDoorOnALine: from a card in the slot to the card data that a control
 // panel polls for over a serial line. The panel's bytes are those that libosdp
 // 3.2.0 sent in the recording of package osdp's testdata/clear.txt.
 func TestDoorOnALine(t *testing.T) {
-	panel, line := openPTY(t)
+	panel, line := pty.OpenRaw(t)
+	if err := panel.SetDeadline(time.Now().Add(patience)); err != nil {
+		t.Fatal(err)
+	}
 	door, err := readerd.DoorConfig{Line: line, Baud: 9600, Address: 5, Format: "number", Bits: 40, Clear: true}.Open()
 	if err != nil {
 		t.Fatal(err)

@@ -29,7 +29,7 @@ func NewMetrics() *Metrics {
 			Buckets: []float64{.01, .02, .05, .1, .2, .3, .5, 1, 2},
 		}),
 		events: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "freearea_output_events_total", Help: "Events by output and what became of them: told, failed, lost.",
+			Name: "freearea_output_events_total", Help: "Events by output and what became of them: told, failed, lost; delivered where an output confirms.",
 		}, []string{"output", "result"}),
 	}
 	m.registry.MustRegister(m.taps, m.seconds, m.events,
@@ -66,5 +66,12 @@ func (m *Metrics) told(output string, err error) {
 func (m *Metrics) lost(output string) {
 	if m != nil {
 		m.events.WithLabelValues(output, "lost").Inc()
+	}
+}
+
+// delivered counts an event that had been told to the output's queue before.
+func (m *Metrics) delivered(output string) {
+	if m != nil {
+		m.events.WithLabelValues(output, "delivered").Inc()
 	}
 }

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Installs what building with PC/SC and running all tests need beside Go and
 # make: a C compiler, the PC/SC library and daemon, a virtual reader,
-# independent clients, a token for keys, a browser, and what the packages of a
-# release are made with. Does nothing, and needs no root, when all are there.
+# independent clients, a token for keys, a browser, an MQTT broker, and what the
+# packages of a release are made with. Does nothing, and needs no root, when all are there.
 set -euo pipefail
 
 packages=(
@@ -15,6 +15,7 @@ packages=(
     gcc-aarch64-linux-gnu libc6-dev-arm64-cross # cgo for small boards
     qemu-user-static        # which runs what was built for them
     zip adduser             # what the packages of a release are made and installed with
+    mosquitto mosquitto-clients # an MQTT broker; the tests start their own, with a configuration of their own
 )
 
 if ! command -v dpkg-query >/dev/null || ! command -v apt-get >/dev/null; then

@@ -27,6 +27,7 @@ import (
 	"github.com/freearea/freearea/examples"
 	"github.com/freearea/freearea/iso7816"
 	"github.com/freearea/freearea/keys/file"
+	"github.com/freearea/freearea/keys/pkcs11"
 	"github.com/freearea/freearea/pcsc"
 )
 
@@ -45,6 +46,7 @@ const (
 	// Of all operators' keys.
 	operatorPassphrase = "wrong donkey capacitor clip"
 	pin                = "48213967"
+	tokenPIN           = "token pin 70315528"
 	cardENC            = "5A3C7E91D2B4F60817293A4B5C6D7E8F"
 	cardMAC            = "1F2E3D4C5B6A79880716253443526170"
 	cardDEK            = "C0FFEE11DECADE22BADCAB33FACADE44"
@@ -110,8 +112,13 @@ func TestScripts(t *testing.T) {
 		RequireUniqueNames:  true,
 		Setup:               setup,
 		Condition: func(name string) (bool, error) {
-			if name == "pcsc" {
+			switch name {
+			case "pcsc":
 				return pcsc.Built, nil
+			case "softhsm":
+				return softHSM() != "" || os.Getenv("FREEAREA_REQUIRE_SOFTHSM") == "1", nil
+			case "pkcs11":
+				return pkcs11.Built, nil
 			}
 			return false, fmt.Errorf("unknown condition %q", name)
 		},
@@ -125,6 +132,7 @@ func TestScripts(t *testing.T) {
 			"lines":      lines,
 			"status":     status,
 			"basecap":    baseCAP,
+			"softtoken":  softToken,
 			"benchcard":  benchCard,
 			"reader":     reader,
 			"freeport":   freePort,
@@ -164,7 +172,7 @@ func setup(e *testscript.Env) error {
 		}
 	}
 	for name, text := range map[string]string{
-		"passphrase": passphrase, "operator-passphrase": operatorPassphrase, "pin": pin,
+		"passphrase": passphrase, "operator-passphrase": operatorPassphrase, "pin": pin, "token-pin": tokenPIN,
 		"card-keys": "ENC=" + cardENC + "\nMAC=" + cardMAC + "\nDEK=" + cardDEK,
 	} {
 		if err := os.WriteFile(filepath.Join(e.WorkDir, name), []byte(text+"\n"), 0o600); err != nil {
@@ -182,7 +190,7 @@ func setup(e *testscript.Env) error {
 // leaks looks for the scripts' secrets in everything that was printed and in
 // every file that is to be kept or sent around.
 func leaks(dir, output string) (found []string) {
-	secret := [][]byte{[]byte(passphrase), []byte(operatorPassphrase), []byte(pin)}
+	secret := [][]byte{[]byte(passphrase), []byte(operatorPassphrase), []byte(pin), []byte(tokenPIN)}
 	for _, k := range []string{cardENC, cardMAC, cardDEK} {
 		secret = append(secret, []byte(k), bytes.ToLower([]byte(k)))
 	}
@@ -277,6 +285,45 @@ var readyCounter = sync.OnceValues(func() (string, error) {
 	}
 	return dir, nil
 })
+
+// softHSM is the library of SoftHSM2, or "" where it can't be used.
+func softHSM() string {
+	if _, err := exec.LookPath("softhsm2-util"); err != nil || !pkcs11.Built {
+		return ""
+	}
+	for _, name := range []string{
+		"/usr/lib/softhsm/libsofthsm2.so", "/usr/lib64/pkcs11/libsofthsm2.so",
+		"/usr/local/lib/softhsm/libsofthsm2.so", "/opt/homebrew/lib/softhsm/libsofthsm2.so",
+	} {
+		if _, err := os.Stat(name); err == nil {
+			return name
+		}
+	}
+	return ""
+}
+
+// softToken is `softtoken LABEL VARIABLE`: it makes a token in software, in the
+// folder tokens, whose PIN is that of the file token-pin, and puts its URI into
+// an environment variable.
+func softToken(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: softtoken LABEL VARIABLE")
+	}
+	module := softHSM()
+	if module == "" {
+		ts.Fatalf("SoftHSM2 is not there, or this binary is built without cgo")
+	}
+	dir, conf := ts.MkAbs("tokens"), ts.MkAbs("softhsm2.conf")
+	ts.Check(os.MkdirAll(dir, 0o700))
+	ts.Check(os.WriteFile(conf, []byte("directories.tokendir = "+dir+"\nobjectstore.backend = file\nlog.level = ERROR\n"), 0o600))
+	ts.Setenv("SOFTHSM2_CONF", conf)
+	cmd := exec.Command("softhsm2-util", "--init-token", "--free", "--label", args[0], "--pin", tokenPIN, "--so-pin", "security officer")
+	cmd.Env = append(os.Environ(), "SOFTHSM2_CONF="+conf)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		ts.Fatalf("softhsm2-util: %v: %s", err, out)
+	}
+	ts.Setenv(args[1], "pkcs11:token="+args[0]+"?module-path="+module)
+}
 
 // damage is `damage FILE [OFFSET]`: it changes one byte, in the middle unless
 // said; a negative offset counts from the end.
@@ -404,7 +451,7 @@ func lines(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	cmd := exec.Command(args[1], args[2:]...)
 	cmd.Dir = ts.MkAbs(".")
-	for _, name := range []string{"PATH", "HOME", "TMPDIR", "LC_ALL", "PCSCLITE_CSOCK_NAME", envNow, envOutput} {
+	for _, name := range []string{"PATH", "HOME", "TMPDIR", "LC_ALL", "PCSCLITE_CSOCK_NAME", "SOFTHSM2_CONF", envNow, envOutput} {
 		cmd.Env = append(cmd.Env, name+"="+ts.Getenv(name))
 	}
 	cmd.Stderr = ts.Stderr()

@@ -38,12 +38,12 @@ var layers = [][]string{
 	5: {"applets/files/oncard", "applets/appletstest", "manifest", "consent", "staff"},
 	6: {"ledger", "emulator", "emulator/vpcd", "emulator/jcvm", "pcsc"},
 	7: {"provisioner", "reader", "reader/policy", "handover", "emulator/timing"},
-	8: {"readerd"},
+	8: {"readerd", "batch"},
 	9: {"app", "examples", "examples/till", "examples/vendorbinary/...", "cmd/freearea", "cmd/freearea/app", "cmd/freearea/internal/..."},
 }
 
 // testSupport is imported by tests only; what it imports is its own affair.
-var testSupport = []string{"internal/layers", "internal/docs", "internal/pcscd", "internal/capwrite", "internal/emulatedcard", "internal/hostile", "internal/crash", "internal/sweep", "internal/sweep/run", "ledger/ledgertest", "packaging"}
+var testSupport = []string{"internal/layers", "internal/docs", "internal/pcscd", "internal/capwrite", "internal/emulatedcard", "internal/hostile", "internal/crash", "internal/sweep", "internal/sweep/run", "ledger/ledgertest", "packaging", "internal/pty"}
 
 // noPlace are names that say nothing of what a package holds.
 var noPlace = []string{"util", "utils", "common", "helper", "helpers", "types", "misc", "shared"}

@@ -1,7 +1,6 @@
 package file
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"crypto/subtle"
@@ -9,9 +8,9 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"time"
 
 	"filippo.io/age"
-	"filippo.io/age/armor"
 
 	"github.com/freearea/freearea/keys"
 )
@@ -56,17 +55,22 @@ func (s *Store) Export(ctx context.Context, w io.Writer, refs []keys.Ref, recipi
 		return nil, err
 	}
 	defer clear(b)
+	return list, wrap(w, b, recipients)
+}
+
+// wrap writes a bundle that only the recipients can open.
+func wrap(w io.Writer, b []byte, recipients []age.Recipient) error {
 	wrapped, err := age.Encrypt(w, recipients...)
+	if err == nil {
+		_, err = wrapped.Write(b)
+	}
+	if err == nil {
+		err = wrapped.Close()
+	}
 	if err != nil {
-		return nil, fmt.Errorf("wrapping the bundle: %w", err)
+		return fmt.Errorf("wrapping the bundle: %w", err)
 	}
-	if _, err := wrapped.Write(b); err != nil {
-		return nil, fmt.Errorf("wrapping the bundle: %w", err)
-	}
-	if err := wrapped.Close(); err != nil {
-		return nil, fmt.Errorf("wrapping the bundle: %w", err)
-	}
-	return list, nil
+	return nil
 }
 
 // ExportPlain writes the named keys as Export does, but unprotected: whoever
@@ -128,13 +132,8 @@ func (s *Store) bundle(ctx context.Context, refs []keys.Ref, public bool) ([]byt
 		return nil, nil, fmt.Errorf("%w: nothing to export", keys.ErrNotFound)
 	}
 
-	var list []keys.Entry
 	var entries []bundleEntry
-	defer func() {
-		for _, e := range entries {
-			clear(e.Secret)
-		}
-	}()
+	defer func() { eraseEntries(entries) }()
 	for _, i := range chosen {
 		e := &s.img.entries[i]
 		out := bundleEntry{metadata: e.metadata}
@@ -150,13 +149,27 @@ func (s *Store) bundle(ctx context.Context, refs []keys.Ref, public bool) ([]byt
 			}
 		}
 		entries = append(entries, out)
-		list = append(list, out.entry())
 	}
-	b := encodeBundle(formatTime(s.now()), entries)
+	return boundedBundle(s.now(), entries)
+}
+
+// boundedBundle encodes a bundle that can be imported, and lists it.
+func boundedBundle(now time.Time, entries []bundleEntry) ([]byte, []keys.Entry, error) {
+	b := encodeBundle(formatTime(now), entries)
 	if len(b) > maxBundle {
 		return nil, nil, fmt.Errorf("bundle of %d bytes: %d allowed; export fewer keys at once", len(b), maxBundle)
 	}
+	var list []keys.Entry
+	for _, e := range entries {
+		list = append(list, e.entry())
+	}
 	return b, list, nil
+}
+
+func eraseEntries(entries []bundleEntry) {
+	for _, e := range entries {
+		clear(e.Secret)
+	}
 }
 
 // bundleVersion is the version of a bundle with these entries.
@@ -176,56 +189,37 @@ func encodeBundle(created string, entries []bundleEntry) []byte {
 	return appendSum(b)
 }
 
-// Import adds the keys of a bundle that was wrapped with age (binary or
-// armoured) to one of the identities. All are added or none. A key that is
-// there already, with the same secret, is passed over; another key of its name
-// and version answers keys.ErrExists. It returns what was added. An error
-// wraps ErrBundle when the content is not a bundle, and age's error when the
-// wrapping cannot be opened.
+// Import adds the keys of a bundle that was wrapped with age, as [ReadBundle]
+// and [Store.AddBundle] do.
 func (s *Store) Import(ctx context.Context, r io.Reader, identities ...age.Identity) ([]keys.Entry, error) {
 	if len(identities) == 0 {
 		return nil, errors.New("a wrapped bundle needs an identity")
 	}
-	br := bufio.NewReader(io.LimitReader(r, maxWrapped))
-	if start, _ := br.Peek(len(armor.Header)); string(start) == armor.Header {
-		r = armor.NewReader(br)
-	} else {
-		r = br
-	}
-	if start, _ := br.Peek(1); string(start) == "{" {
-		return nil, fmt.Errorf("%w: it is not wrapped", ErrBundle)
-	}
-	plain, err := age.Decrypt(r, identities...)
-	if err != nil {
-		return nil, fmt.Errorf("opening the wrapped bundle: %w", err)
-	}
-	return s.importBundle(ctx, plain)
+	return s.importBundle(ctx, r, identities)
 }
 
 // ImportPlain adds the keys of a bundle that is not wrapped, as Import does.
 func (s *Store) ImportPlain(ctx context.Context, r io.Reader) ([]keys.Entry, error) {
-	return s.importBundle(ctx, r)
+	return s.importBundle(ctx, r, nil)
 }
 
-func (s *Store) importBundle(ctx context.Context, r io.Reader) ([]keys.Entry, error) {
-	b, err := io.ReadAll(io.LimitReader(r, maxBundle+1))
-	defer clear(b)
-	if err != nil {
-		return nil, fmt.Errorf("reading the bundle: %w", err)
-	}
-	_, entries, err := parseBundle(b)
+func (s *Store) importBundle(ctx context.Context, r io.Reader, identities []age.Identity) ([]keys.Entry, error) {
+	b, err := ReadBundle(r, identities...)
 	if err != nil {
 		return nil, err
 	}
-	defer func() {
-		for _, e := range entries {
-			clear(e.Secret)
-		}
-	}()
+	defer b.Erase()
+	return s.AddBundle(ctx, b)
+}
+
+// AddBundle adds the keys of a bundle. All are added or none. A key that is
+// there already, with the same secret, is passed over; another key of its name
+// and version answers keys.ErrExists. It returns what was added.
+func (s *Store) AddBundle(ctx context.Context, b *Bundle) ([]keys.Entry, error) {
 	var added []keys.Entry
-	err = s.update(ctx, func(img *image) error {
-		for i := range entries {
-			e := &entries[i]
+	err := s.update(ctx, func(img *image) error {
+		for i := range b.entries {
+			e := &b.entries[i]
 			same, err := s.holds(img, e)
 			if err != nil {
 				return err

@@ -97,14 +97,7 @@ var (
 )
 
 // New says what key is to be added.
-type New struct {
-	Name string // 1 to 64 of a–z, A–Z, 0–9, '.', '_', '-'; the first a letter or digit
-	Kind keys.Kind
-	// Version 0 is the one after the highest of that name, or 1.
-	Version byte
-	// Algorithm "" is the kind's default, or that of the key given.
-	Algorithm string
-}
+type New = keys.New
 
 func (o Options) store(path string) *Store {
 	if o.Now == nil {
@@ -606,8 +599,9 @@ func (s *Store) SchemeKey(ctx context.Context, ref keys.Ref, kind keys.Kind) (ke
 // version is n's, or the set's where n has none. The well-known development key
 // is refused with ErrDevelopmentKey; see AddDevelopment.
 func (s *Store) AddSet(ctx context.Context, n New, set keys.Set) (keys.Entry, error) {
-	if set.IsDevelopment() {
-		return keys.Entry{}, keys.ErrDevelopmentKey
+	n, err := n.Set(set)
+	if err != nil {
+		return keys.Entry{}, err
 	}
 	return s.addSet(ctx, n, set)
 }
@@ -615,59 +609,26 @@ func (s *Store) AddSet(ctx context.Context, n New, set keys.Set) (keys.Entry, er
 // AddDevelopment adds the well-known development key set as a Security
 // Domain's or as one for reading, and marks the entry.
 func (s *Store) AddDevelopment(ctx context.Context, n New) (keys.Entry, error) {
-	set := keys.DevelopmentSet()
-	set.Version = n.Version
-	if n.Kind == keys.Read {
-		set.DEK = keys.Key{}
+	n, set, err := n.DevelopmentSet()
+	if err != nil {
+		return keys.Entry{}, err
 	}
 	return s.addSet(ctx, n, set)
 }
 
 func (s *Store) addSet(ctx context.Context, n New, set keys.Set) (keys.Entry, error) {
-	if n.Version == 0 {
-		n.Version = set.Version
-	} else if set.Version == 0 {
-		set.Version = n.Version
-	}
-	if n.Version != set.Version {
-		return keys.Entry{}, fmt.Errorf("key set version %d given as version %d", set.Version, n.Version)
-	}
-	checked := set
-	if checked.Version == 0 {
-		checked.Version = 1 // to be chosen
-	}
-	if err := checked.Validate(n.Kind); err != nil {
-		return keys.Entry{}, err
-	}
-	m := metadata{Kind: n.Kind, Algorithm: aes(set.ENC)}
 	secret := slices.Concat(set.ENC.Bytes(), set.MAC.Bytes(), set.DEK.Bytes())
 	defer clear(secret)
-	return s.add(ctx, n, m, secret)
-}
-
-// aes names the algorithm of a key.
-func aes(k keys.Key) string {
-	switch k.Len() {
-	case 16:
-		return keys.AES128
-	case 24:
-		return keys.AES192
-	}
-	return keys.AES256
+	return s.add(ctx, n, metadata{Kind: n.Kind, Algorithm: n.Algorithm}, secret)
 }
 
 // AddLedger adds a given ledger key.
 func (s *Store) AddLedger(ctx context.Context, n New, key keys.Key) (keys.Entry, error) {
-	if key.IsZero() {
-		return keys.Entry{}, errors.New("no ledger key given")
+	n, err := n.Ledger(key)
+	if err != nil {
+		return keys.Entry{}, err
 	}
-	if n.Kind != keys.Ledger {
-		return keys.Entry{}, fmt.Errorf("%w: a ledger key given as %q", keys.ErrWrongKind, n.Kind)
-	}
-	if (keys.Set{ENC: key}).IsDevelopment() {
-		return keys.Entry{}, keys.ErrDevelopmentKey
-	}
-	return s.add(ctx, n, metadata{Kind: n.Kind, Algorithm: aes(key)}, key.Bytes())
+	return s.add(ctx, n, metadata{Kind: n.Kind, Algorithm: n.Algorithm}, key.Bytes())
 }
 
 // AddSigning adds a given Ed25519 key.

@@ -12,6 +12,7 @@ const (
 	ckaToken       = 0x00000001
 	ckaPrivate     = 0x00000002
 	ckaLabel       = 0x00000003
+	ckaValue       = 0x00000011
 	ckaKeyType     = 0x00000100
 	ckaID          = 0x00000102
 	ckaSensitive   = 0x00000103
@@ -131,6 +132,7 @@ type library interface {
 	setAttribute(session, object uint, a attribute) error
 	generateKey(session, mechanism uint, template []attribute) (uint, error)
 	generateKeyPair(session, mechanism uint, public, private []attribute) (uint, uint, error)
+	createObject(session uint, template []attribute) (uint, error)
 	destroy(session, object uint) error
 	sign(session, mechanism, key uint, message []byte) ([]byte, error)
 	encrypt(session, mechanism, key uint, data []byte) ([]byte, error)

@@ -54,6 +54,9 @@ func (f *fakeToken) slots() ([]uint, error)                   { return []uint{1}
 func (f *fakeToken) slotInfo(uint) (slotInfo, error)          { return slotInfo{}, nil }
 func (f *fakeToken) release()                                 { f.released++ }
 func (f *fakeToken) setAttribute(uint, uint, attribute) error { return f.fail }
+func (f *fakeToken) createObject(_ uint, template []attribute) (uint, error) {
+	return f.generateKey(0, 0, template)
+}
 
 func (f *fakeToken) tokenInfo(uint) (tokenInfo, error) {
 	return tokenInfo{"fake", "maker", "model", "serial", f.flags}, nil

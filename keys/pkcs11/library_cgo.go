@@ -191,6 +191,11 @@ func (m *module) generateKeyPair(session, mechanism uint, public, private []attr
 	return uint(a), uint(b), translate(err)
 }
 
+func (m *module) createObject(session uint, template []attribute) (uint, error) {
+	o, err := m.CreateObject(pkcs11.SessionHandle(session), attributes(template))
+	return uint(o), translate(err)
+}
+
 func (m *module) destroy(session, object uint) error {
 	return translate(m.DestroyObject(pkcs11.SessionHandle(session), pkcs11.ObjectHandle(object)))
 }

@@ -794,3 +794,95 @@ func TestTokens(t *testing.T) {
 		}
 	}
 }
+
+// Keys that are given to the token answer as the same keys in the file do, and
+// can't be read out of it afterwards.
+func TestGivenKeys(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	s := openToken(t, uri(t))
+	f, err := file.Create(ctx, filepath.Join(t.TempDir(), "keys"), []byte("x"),
+		file.Options{Cost: file.Cost{Time: 1, Memory: 8, Threads: 1}, Now: noon})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	_, private, err := ed25519.GenerateKey(bytes.NewReader(bytes.Repeat([]byte{7}, 32)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	type store interface {
+		keys.Store
+		AddSet(context.Context, keys.New, keys.Set) (keys.Entry, error)
+		AddDevelopment(context.Context, keys.New) (keys.Entry, error)
+		AddLedger(context.Context, keys.New, keys.Key) (keys.Entry, error)
+		AddSigning(context.Context, keys.New, ed25519.PrivateKey) (keys.Entry, error)
+		AddPublic(context.Context, keys.New, ed25519.PublicKey) (keys.Entry, error)
+	}
+	sd, read := newSet(t, 3, 16, keys.SecurityDomain), newSet(t, 0, 32, keys.Read)
+	var entries [2][]keys.Entry
+	for i, to := range []store{f, s} {
+		for _, add := range []func() (keys.Entry, error){
+			func() (keys.Entry, error) {
+				return to.AddSet(ctx, keys.New{Name: "sd", Kind: keys.SecurityDomain}, sd)
+			},
+			func() (keys.Entry, error) { return to.AddSet(ctx, keys.New{Name: "read", Kind: keys.Read}, read) },
+			func() (keys.Entry, error) { return to.AddSet(ctx, keys.New{Name: "read", Kind: keys.Read}, read) },
+			func() (keys.Entry, error) {
+				return to.AddDevelopment(ctx, keys.New{Name: "practice", Kind: keys.Read})
+			},
+			func() (keys.Entry, error) {
+				return to.AddLedger(ctx, keys.New{Name: "ledger", Kind: keys.Ledger}, read.ENC)
+			},
+			func() (keys.Entry, error) {
+				return to.AddSigning(ctx, keys.New{Name: "issuer", Kind: keys.IssuerSigning}, private)
+			},
+			func() (keys.Entry, error) {
+				return to.AddPublic(ctx, keys.New{Name: "theirs", Kind: keys.IssuerSigning}, private.Public().(ed25519.PublicKey))
+			},
+		} {
+			if _, err := add(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for name, n := range map[string]keys.New{
+			"version": {Name: "sd", Kind: keys.SecurityDomain, Version: 3}, "kind": {Name: "sd", Kind: keys.Read}, "algorithm": {Name: "x", Kind: keys.SecurityDomain, Algorithm: keys.AES256},
+		} {
+			if e, err := to.AddSet(ctx, n, sd); err == nil {
+				t.Errorf("%s: added %+v", name, e)
+			}
+		}
+		if _, err := to.AddSet(ctx, keys.New{Name: "x", Kind: keys.SecurityDomain}, keys.DevelopmentSet()); !errors.Is(err, keys.ErrDevelopmentKey) {
+			t.Errorf("error %v", err)
+		}
+		if _, err := to.Sign(ctx, keys.Ref{Name: "theirs"}, keys.IssuerSigning, nil); !errors.Is(err, keys.ErrPublicOnly) {
+			t.Errorf("error %v", err)
+		}
+		if entries[i], err = to.Entries(ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if diff := cmp.Diff(entries[0], entries[1]); diff != "" {
+		t.Error(diff)
+	}
+	a, errA := f.ReadKeys(ctx, keys.Ref{Name: "read"}, keys.MethodSP800108, iso7816.MustAID("F0465245454152454101"), []byte("0123456789"))
+	b, errB := s.ReadKeys(ctx, keys.Ref{Name: "read"}, keys.MethodSP800108, iso7816.MustAID("F0465245454152454101"), []byte("0123456789"))
+	if errA != nil || errB != nil || !a.ENC.Equal(b.ENC) || !a.MAC.Equal(b.MAC) {
+		t.Errorf("%v and %v; errors %v, %v", a, b, errA, errB)
+	}
+	x, errX := f.Sign(ctx, keys.Ref{Name: "issuer"}, keys.IssuerSigning, []byte("message"))
+	y, errY := s.Sign(ctx, keys.Ref{Name: "issuer"}, keys.IssuerSigning, []byte("message"))
+	if errX != nil || errY != nil || !bytes.Equal(x, y) {
+		t.Errorf("%x and %x; errors %v, %v", x, y, errX, errY)
+	}
+	r := newRaw(t, s)
+	for _, o := range r.objects() {
+		got, err := r.ctx.GetAttributeValue(r.session, o, []*binding.Attribute{binding.NewAttribute(binding.CKA_VALUE, nil)})
+		if err == nil && len(got[0].Value) > 0 {
+			t.Errorf("object %d gives its value away", o)
+		}
+	}
+	if _, err := s.SchemeKey(ctx, keys.Ref{Name: "token"}, keys.Token); !errors.Is(err, keys.ErrWrongKind) {
+		t.Errorf("error %v", err)
+	}
+}

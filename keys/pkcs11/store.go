@@ -57,7 +57,10 @@ type Store struct {
 	nowMu  sync.Mutex
 }
 
-var _ keys.Store = (*Store)(nil)
+var (
+	_ keys.Store      = (*Store)(nil)
+	_ keys.SchemeKeys = (*Store)(nil)
+)
 
 // Open finds the token that a URI names, loads its library, and logs in. The
 // URI names the library by module-path and the token by any of its attributes;
@@ -94,23 +97,57 @@ func Open(ctx context.Context, u URI, o Options) (*Store, error) {
 	return s, nil
 }
 
-func open(ctx context.Context, lib library, u URI, pinFile string, o Options) (*Store, error) {
+// Find returns what the token that a URI names tells of itself, without a PIN.
+// Errors are those of Open that come before its login.
+func Find(ctx context.Context, u URI) (Token, error) {
+	if err := u.checkStore(); err != nil {
+		return Token{}, err
+	}
+	module, err := u.Module()
+	if err != nil {
+		return Token{}, err
+	}
+	pinFile, err := u.PINFile()
+	if err != nil {
+		return Token{}, err
+	}
+	if err := ctx.Err(); err != nil {
+		return Token{}, err
+	}
+	lib, err := load(module)
+	if err != nil {
+		return Token{}, err
+	}
+	defer lib.release()
+	t, err := one(lib, u)
+	t.PINFile = pinFile
+	return t.Token, err
+}
+
+// one finds the one token that a URI names.
+func one(lib library, u URI) (present, error) {
 	tokens, err := match(lib, u)
 	if err != nil {
-		return nil, err
+		return present{}, err
 	}
 	switch len(tokens) {
 	case 0:
-		return nil, fmt.Errorf("%w: %v", ErrNoToken, u)
+		return present{}, fmt.Errorf("%w: %v", ErrNoToken, u)
 	case 1:
-	default:
-		var serials []string
-		for _, t := range tokens {
-			serials = append(serials, fmt.Sprintf("%q with serial %q", t.Label, t.Serial))
-		}
-		return nil, fmt.Errorf("%w: %s", ErrSeveralTokens, serials)
+		return tokens[0], nil
 	}
-	t := tokens[0]
+	var serials []string
+	for _, t := range tokens {
+		serials = append(serials, fmt.Sprintf("%q with serial %q", t.Label, t.Serial))
+	}
+	return present{}, fmt.Errorf("%w: %s", ErrSeveralTokens, serials)
+}
+
+func open(ctx context.Context, lib library, u URI, pinFile string, o Options) (*Store, error) {
+	t, err := one(lib, u)
+	if err != nil {
+		return nil, err
+	}
 	t.PINFile = pinFile
 	s := &Store{
 		lib: lib, token: t.Token, slot: t.slot, now: o.Now,

@@ -187,10 +187,11 @@ func (p *program) cli() *cli.App {
 		Flags: append([]cli.Flag{
 			&cli.StringFlag{Name: "site", Usage: t(msg.Of("site configuration `FILE` (freearea.toml in the working directory)", "サイト設定 `FILE`(既定:作業ディレクトリの freearea.toml)"))},
 			&cli.StringFlag{Name: "lang", Usage: t(msg.Of("language of messages, `ja` or en (the system's locale)", "メッセージの言語 `ja` または en(既定:システムのロケール)"))},
-			&cli.StringFlag{Name: "keystore", Usage: t(msg.Of("keystore `FILE`", "鍵ストア `FILE`"))},
+			&cli.StringFlag{Name: "keystore", Usage: t(msg.Of("keystore `FILE`, or pkcs11: and the URI of a token", "鍵ストア `FILE`、または pkcs11: で始まるトークンのURI"))},
 			&cli.StringFlag{Name: "ledger", Usage: t(msg.Of("ledger `FILE`", "台帳 `FILE`"))},
-			&cli.StringFlag{Name: "passphrase-file", Usage: t(msg.Of("read the keystore's passphrase from `FILE`", "鍵ストアのパスフレーズを `FILE` から読む"))},
-			&cli.IntFlag{Name: "passphrase-fd", Value: -1, Usage: t(msg.Of("read the keystore's passphrase from the file descriptor `N`", "鍵ストアのパスフレーズをファイル記述子 `N` から読む"))},
+			&cli.StringFlag{Name: "passphrase-file", Usage: t(msg.Of("read the keystore's passphrase, or the token's PIN, from `FILE`", "鍵ストアのパスフレーズまたはトークンのPINを `FILE` から読む"))},
+			&cli.IntFlag{Name: "passphrase-fd", Value: -1, Usage: t(msg.Of("read the keystore's passphrase, or the token's PIN, from the file descriptor `N`", "鍵ストアのパスフレーズまたはトークンのPINをファイル記述子 `N` から読む"))},
+			&cli.BoolFlag{Name: "final-try", Usage: t(msg.Of("use the token's last try for its PIN", "トークンのPINの最後の1回を使う"))},
 			&cli.StringFlag{Name: "operator-key", Usage: t(msg.Of("`FILE` with the signing key of the operator", "担当者の署名鍵の `FILE`"))},
 			&cli.StringFlag{Name: "operator-passphrase-file", Usage: t(msg.Of("read the passphrase of the operator's key from `FILE`", "担当者の鍵のパスフレーズを `FILE` から読む"))},
 			&cli.StringFlag{Name: "second", Usage: t(msg.Of("`FILE` with the signing key of the second operator, for what two do together", "2人で行う操作のための、もう1人の担当者の署名鍵 `FILE`"))},
@@ -199,6 +200,7 @@ func (p *program) cli() *cli.App {
 		Before: p.before,
 		Commands: []*cli.Command{
 			p.issueCommand(),
+			p.issueBatchCommand(),
 			p.updateCommand(),
 			p.suspendCommand(),
 			p.resumeCommand(),

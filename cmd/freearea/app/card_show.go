@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
-	"os"
 	"slices"
 	"strings"
 
@@ -155,7 +154,7 @@ func (p *program) cardShow(c *cli.Context) (err error) {
 		names[m.Application.Instance] = msg.Text{EN: m.Name.EN, JA: m.Name.JA}
 	}
 	withKeys := !c.Bool("public")
-	if _, err := os.Stat(p.site.Keystore); withKeys && errors.Is(err, fs.ErrNotExist) {
+	if withKeys && !p.hasKeystore() {
 		withKeys = false
 		p.notef(msg.Of("freearea: no keystore %s: only what the card tells anybody is shown", "freearea: 鍵ストア %s がないため、誰にでも答える情報だけを示します"), p.site.Keystore)
 	}

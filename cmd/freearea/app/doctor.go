@@ -12,6 +12,7 @@ import (
 
 	"github.com/freearea/freearea/cmd/freearea/internal/msg"
 	"github.com/freearea/freearea/emulator"
+	"github.com/freearea/freearea/keys"
 	"github.com/freearea/freearea/keys/file"
 	"github.com/freearea/freearea/pcsc"
 )
@@ -178,6 +179,9 @@ func (p *program) checkImage(path string) finding {
 }
 
 func (p *program) checkKeystore(ctx context.Context) finding {
+	if keys.InToken(p.site.Keystore) {
+		return p.checkToken(ctx)
+	}
 	f := finding{Check: "keystore", Thing: p.site.Keystore}
 	info, err := file.Inspect(ctx, p.site.Keystore)
 	switch {

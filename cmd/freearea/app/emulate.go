@@ -16,7 +16,6 @@ import (
 	"github.com/freearea/freearea/emulator/vpcd"
 	"github.com/freearea/freearea/globalplatform/scp"
 	"github.com/freearea/freearea/keys"
-	"github.com/freearea/freearea/keys/file"
 )
 
 func (p *program) emulateCommand() *cli.Command {
@@ -98,7 +97,10 @@ func (p *program) emulateNew(c *cli.Context) (err error) {
 	if err := p.cardKey(ctx, store, name, c.Bool("development-key")); err != nil {
 		return err
 	}
-	if cfg.Keys, err = store.SecurityDomainKeys(ctx, keys.Ref{Name: name}, keys.MethodNone, nil); err != nil {
+	if _, err := io.ReadFull(p.Rand, cfg.DiversificationData[:]); err != nil {
+		return err
+	}
+	if cfg.Keys, err = store.SecurityDomainKeys(ctx, keys.Ref{Name: name}, p.site.Keys.Diversification, cfg.DiversificationData[:]); err != nil {
 		return fmt.Errorf("key set %q: %w", name, err)
 	}
 	defer cfg.Keys.Erase()
@@ -122,7 +124,7 @@ func secureChannel(s string) (scp.Protocol, error) {
 }
 
 // cardKey makes sure that the keystore has the card's key set.
-func (p *program) cardKey(ctx context.Context, store *file.Store, name string, development bool) error {
+func (p *program) cardKey(ctx context.Context, store keystore, name string, development bool) error {
 	entries, err := store.Entries(ctx)
 	if err != nil {
 		return err
@@ -137,7 +139,7 @@ func (p *program) cardKey(ctx context.Context, store *file.Store, name string, d
 		}
 		return nil
 	}
-	n := file.New{Name: name, Kind: keys.SecurityDomain}
+	n := keys.New{Name: name, Kind: keys.SecurityDomain}
 	if development {
 		p.notef(msg.Of(
 			"freearea: warning: the development key is public; this card is for tests only",

@@ -29,7 +29,7 @@ func (p *program) keysCommand() *cli.Command {
 	return p.group(&cli.Command{
 		Name:  "keys",
 		Usage: t(msg.Of("the keystore: master keys, card keys, signing keys", "鍵ストア: マスター鍵、カード鍵、署名鍵")),
-		Subcommands: []*cli.Command{
+		Subcommands: slices.Concat([]*cli.Command{
 			{
 				Name:   "init",
 				Usage:  t(msg.Of("make a new, empty keystore", "新しい空の鍵ストアを作る")),
@@ -77,18 +77,12 @@ func (p *program) keysCommand() *cli.Command {
 				Action: p.keysImport,
 			},
 			{
-				Name:      "retire",
-				Usage:     t(msg.Of("take a key version out of use", "鍵のバージョンを使用停止にする")),
-				ArgsUsage: "NAME VERSION",
-				Action:    p.keysRetire,
-			},
-			{
 				Name:      "identity",
 				Usage:     t(msg.Of("make an age identity to receive keys with, and print its recipient", "鍵を受け取るための age 秘密鍵を作り、受取人名を表示する")),
 				ArgsUsage: "FILE",
 				Action:    p.keysIdentity,
 			},
-		},
+		}, p.keysLife(), p.keysTerminal(), p.keysCeremonies()),
 	})
 }
 
@@ -107,6 +101,9 @@ func (p *program) group(c *cli.Command) *cli.Command {
 func (p *program) keysInit(c *cli.Context) (err error) {
 	if err := noArguments(c); err != nil {
 		return err
+	}
+	if keys.InToken(p.site.Keystore) {
+		return p.notInFile()
 	}
 	if _, err := os.Stat(p.site.Keystore); err == nil {
 		return p.keystoreExists() // before a passphrase is asked for
@@ -151,7 +148,7 @@ func (p *program) keysAdd(c *cli.Context) (err error) {
 	if kind := keys.Kind(c.String("kind")); (c.IsSet("set-file") || c.IsSet("development-key")) && kind != keys.SecurityDomain && kind != keys.Read {
 		return usagef(msg.Of("--set-file and --development-key are for key sets, which --kind %s is not", "--set-file と --development-key は鍵セット用で、--kind %s には使えません"), string(kind))
 	}
-	n := file.New{Name: name, Kind: keys.Kind(c.String("kind")), Algorithm: c.String("algorithm")}
+	n := keys.New{Name: name, Kind: keys.Kind(c.String("kind")), Algorithm: c.String("algorithm")}
 	if v := c.Int("key-version"); v != 0 {
 		if v < 1 || v > keys.MaxVersion {
 			return usagef(msg.Of("--key-version %d: 1 to %d", "--key-version %d: 1〜%d を指定してください"), v, keys.MaxVersion)
@@ -269,6 +266,14 @@ func (p *program) keysList(c *cli.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	if err := p.listKeys(c, entries); err != nil {
+		return err
+	}
+	return p.tokenProblems(c, store)
+}
+
+// listKeys prints entries, sorted by name and version.
+func (p *program) listKeys(c *cli.Context, entries []keys.Entry) error {
 	if c.Bool("json") {
 		enc := json.NewEncoder(p.Stdout)
 		for _, e := range entries {
@@ -284,8 +289,9 @@ func (p *program) keysList(c *cli.Context) (err error) {
 	}
 	var w table
 	w.row(strings.Split(p.lang.T(msg.Of("NAME|KIND|VERSION|ALGORITHM|CHECK VALUE|CREATED|STATE", "名前|種類|バージョン|アルゴリズム|チェック値|作成日|状態")), "|")...)
-	for _, e := range entries {
+	for i, e := range entries {
 		state := msg.Of("in use", "使用中")
+		newer := func(later keys.Entry) bool { return later.Name == e.Name && later.Retired.IsZero() }
 		switch {
 		case !e.Retired.IsZero():
 			state = msg.Of("retired", "使用停止")
@@ -293,6 +299,11 @@ func (p *program) keysList(c *cli.Context) (err error) {
 			state = msg.Of("DEVELOPMENT KEY", "開発用鍵")
 		case e.Public:
 			state = msg.Of("public half", "公開部分のみ")
+		case slices.ContainsFunc(entries[i+1:], newer):
+			state = msg.Of("kept for cards", "発行済みカード用")
+			if e.Kind.Signs() {
+				state = msg.Of("kept", "保持")
+			}
 		}
 		w.row(e.Name, string(e.Kind), strconv.Itoa(int(e.Version)), e.Algorithm, e.Check,
 			e.Created.In(japan).Format(time.DateOnly), p.lang.T(state))
@@ -333,34 +344,48 @@ func (p *program) keysExport(c *cli.Context) (err error) {
 		refs = append(refs, keys.Ref{Name: name})
 	}
 	if !c.Bool("public") {
-		if err := p.askTwice(c, recipient); err != nil {
+		if err := p.leave(c, store, refs, recipient); err != nil {
 			return err
 		}
 	}
-	if !c.Bool("public") {
-		d := ledger.KeysExchanged{Direction: "export", With: c.String("to")}
-		for _, r := range refs {
-			d.Keys = append(d.Keys, fmt.Sprintf("%s/%d", r.Name, r.Version))
+	return p.writeKeys(c.String("out"), func(out io.Writer) ([]keys.Entry, error) {
+		switch {
+		case c.Bool("public"):
+			return store.ExportPublic(ctx, out, refs)
+		case c.Bool("plain"):
+			return store.ExportPlain(ctx, out, refs)
 		}
-		if err := p.recordExchange(c, store, d); err != nil {
-			return err
-		}
+		return store.Export(ctx, out, refs, recipient)
+	})
+}
+
+// leave has the person say which secret keys leave the keystore and to whom
+// (nil: unprotected), and records it, before they do.
+func (p *program) leave(c *cli.Context, store keystore, refs []keys.Ref, recipient *age.X25519Recipient) error {
+	var names []string
+	d := ledger.KeysExchanged{Direction: "export"}
+	for _, r := range refs {
+		names = append(names, r.Name)
+		d.Keys = append(d.Keys, fmt.Sprintf("%s/%d", r.Name, r.Version))
 	}
-	out, err := os.OpenFile(c.String("out"), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if recipient != nil {
+		d.With = recipient.String()
+	}
+	if err := p.askTwice(strings.Join(names, " "), recipient); err != nil {
+		return err
+	}
+	return p.recordExchange(c, store, d)
+}
+
+// writeKeys writes a new file, or none when that fails, and says what is in it.
+func (p *program) writeKeys(path string, export func(io.Writer) ([]keys.Entry, error)) error {
+	out, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
 	}
-	var entries []keys.Entry
-	switch {
-	case c.Bool("public"):
-		entries, err = store.ExportPublic(ctx, out, refs)
-	case c.Bool("plain"):
-		entries, err = store.ExportPlain(ctx, out, refs)
-	default:
-		entries, err = store.Export(ctx, out, refs, recipient)
-	}
+	entries, err := export(out)
 	if err = errors.Join(err, out.Sync(), out.Close()); err != nil {
-		return errors.Join(err, os.Remove(c.String("out")))
+		return errors.Join(err, os.Remove(path))
 	}
 	for _, e := range entries {
 		p.printf(msg.Of("exported %s version %d, check value %s", "書き出しました: %s バージョン %d、チェック値 %s"), e.Name, e.Version, e.Check)
@@ -369,7 +394,7 @@ func (p *program) keysExport(c *cli.Context) (err error) {
 }
 
 // askTwice has the person say what leaves the keystore, and to whom.
-func (p *program) askTwice(c *cli.Context, recipient *age.X25519Recipient) error {
+func (p *program) askTwice(names string, recipient *age.X25519Recipient) error {
 	in := bufio.NewReader(p.Stdin)
 	ask := func(t msg.Text, want string, args ...any) error {
 		fmt.Fprint(p.Stderr, p.lang.T(t, args...))
@@ -383,7 +408,6 @@ func (p *program) askTwice(c *cli.Context, recipient *age.X25519Recipient) error
 		}
 		return nil
 	}
-	names := strings.Join(c.Args().Slice(), " ")
 	if err := ask(msg.Of("Secret keys leave the keystore. Type their names again (%s): ", "秘密鍵を鍵ストアの外に出します。名前をもう一度入力してください(%s): "), names, names); err != nil {
 		return err
 	}
@@ -416,21 +440,28 @@ func (p *program) keysImport(c *cli.Context) (err error) {
 		return err
 	}
 	defer in.Close()
-	var entries []keys.Entry
+	var ids []age.Identity
 	if name := c.String("identity"); name != "" {
-		var ids []age.Identity
 		if ids, err = readIdentities(name); err != nil {
 			return err
 		}
-		entries, err = store.Import(c.Context, in, ids...)
-	} else {
-		entries, err = store.ImportPlain(c.Context, in)
+	}
+	bundle, err := file.ReadBundle(in, ids...)
+	if err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	defer bundle.Erase()
+	entries, err := store.AddBundle(c.Context, bundle)
+	for _, e := range entries {
+		p.printf(msg.Of("imported %s version %d, check value %s", "取り込みました: %s バージョン %d、チェック値 %s"), e.Name, e.Version, e.Check)
 	}
 	if err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
-	for _, e := range entries {
-		p.printf(msg.Of("imported %s version %d, check value %s", "取り込みました: %s バージョン %d、チェック値 %s"), e.Name, e.Version, e.Check)
+	if t := bundle.Terminal; t != nil {
+		for _, s := range t.Services {
+			p.printf(msg.Of("for service %s, whose manifest has the digest %x", "サービス %s 用(マニフェストのダイジェスト %x)"), s.ID, s.Manifest)
+		}
 	}
 	return nil
 }
@@ -446,30 +477,6 @@ func readIdentities(path string) ([]age.Identity, error) {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	return ids, nil
-}
-
-func (p *program) keysRetire(c *cli.Context) (err error) {
-	if c.NArg() != 2 {
-		return usagef(msg.Of("retire takes NAME and VERSION", "retire には NAME と VERSION を指定してください"))
-	}
-	version, err := strconv.ParseUint(c.Args().Get(1), 10, 7)
-	if err != nil || version == 0 {
-		return usagef(msg.Of("VERSION %s: 1 to %d", "VERSION %s: 1〜%d を指定してください"), c.Args().Get(1), keys.MaxVersion)
-	}
-	if err := p.mayManageKeys(c); err != nil {
-		return err
-	}
-	store, err := p.openKeystore(c.Context, c)
-	if err != nil {
-		return err
-	}
-	defer closing(&err, store.Close)
-	e, err := store.Retire(c.Context, keys.Ref{Name: c.Args().First(), Version: byte(version)})
-	if err != nil {
-		return err
-	}
-	p.printf(msg.Of("retired %s version %d", "使用停止にしました: %s バージョン %d"), e.Name, e.Version)
-	return nil
 }
 
 func (p *program) keysIdentity(c *cli.Context) error {

@@ -15,7 +15,6 @@ import (
 	"github.com/freearea/freearea/cmd/freearea/internal/msg"
 	"github.com/freearea/freearea/cmd/freearea/internal/passphrase"
 	"github.com/freearea/freearea/keys"
-	"github.com/freearea/freearea/keys/file"
 	"github.com/freearea/freearea/ledger"
 )
 
@@ -29,10 +28,14 @@ func passphraseSource(c *cli.Context) passphrase.Source {
 	return s
 }
 
+var (
+	newPassphrase = msg.Of("New passphrase of the keystore: ", "鍵ストアの新しいパスフレーズ: ")
+	onceMore      = msg.Of("once more: ", "もう一度: ")
+)
+
 func (p *program) newPassphrase(c *cli.Context) ([]byte, error) {
 	secret, err := passphraseSource(c).ReadNew(c.Context,
-		p.lang.T(msg.Of("New passphrase of the keystore: ", "鍵ストアの新しいパスフレーズ: ")),
-		p.lang.T(msg.Of("once more: ", "もう一度: ")))
+		p.lang.T(newPassphrase), p.lang.T(onceMore))
 	return secret, passphraseError(err)
 }
 
@@ -40,30 +43,6 @@ func (p *program) newPassphrase(c *cli.Context) ([]byte, error) {
 func passphraseError(err error) error {
 	if errors.As(err, new(*fs.PathError)) {
 		return fmt.Errorf("passphrase: %w", err)
-	}
-	return err
-}
-
-// openKeystore opens the site's keystore.
-func (p *program) openKeystore(ctx context.Context, c *cli.Context) (*file.Store, error) {
-	// A missing keystore is told before anybody types a passphrase for it.
-	if _, err := os.Stat(p.site.Keystore); err != nil {
-		return nil, p.keystoreError(err)
-	}
-	secret, err := passphraseSource(c).Read(ctx,
-		p.lang.T(msg.Of("Passphrase of %s: ", "%s のパスフレーズ: "), p.site.Keystore))
-	if err != nil {
-		return nil, passphraseError(err)
-	}
-	defer clear(secret)
-	store, err := file.Open(ctx, p.site.Keystore, secret, file.Options{Now: p.Now, Rand: p.Rand})
-	return store, p.keystoreError(err)
-}
-
-// keystoreError says so when there is no keystore at all.
-func (p *program) keystoreError(err error) error {
-	if errors.Is(err, fs.ErrNotExist) {
-		return &spoken{text: msg.Of("there is no keystore %s", "鍵ストア %s がありません"), args: []any{p.site.Keystore}, hint: noKeystore}
 	}
 	return err
 }
@@ -91,7 +70,7 @@ func (p *program) openLedgerWith(ctx context.Context, o ledger.Options) (*ledger
 
 // office is what a counter works with: the site's keystore and ledger, open.
 type office struct {
-	keys   *file.Store
+	keys   keystore
 	ledger *ledger.Ledger // nil where there is none yet
 	known  note.Verifiers // of the ledger's checkpoints
 	// checkpoint is the file that keeps the ledger's newest checkpoint as this
@@ -134,8 +113,8 @@ func (p *program) openOfficeWith(ctx context.Context, c *cli.Context, o ledger.O
 }
 
 // furnish opens the ledger beside a keystore that is open.
-func (p *program) furnish(ctx context.Context, c *cli.Context, store *file.Store, o ledger.Options, signed bool) (_ *office, err error) {
-	out := &office{keys: store, checkpoint: p.site.Keystore + ".checkpoint"}
+func (p *program) furnish(ctx context.Context, c *cli.Context, store keystore, o ledger.Options, signed bool) (_ *office, err error) {
+	out := &office{keys: store, checkpoint: p.checkpointFile()}
 	if signed {
 		if o.Operator == nil {
 			if o.Operator, err = p.signIn(ctx, c); err != nil {
@@ -163,6 +142,15 @@ func (p *program) furnish(ctx context.Context, c *cli.Context, store *file.Store
 		return nil, errors.Join(err, out.ledger.Close())
 	}
 	return out, nil
+}
+
+// checkpointFile stands beside the keystore, or beside the ledger where the
+// keystore is a token: there nothing can stand beside it.
+func (p *program) checkpointFile() string {
+	if keys.InToken(p.site.Keystore) {
+		return p.site.Ledger + ".checkpoint"
+	}
+	return p.site.Keystore + ".checkpoint"
 }
 
 // compare holds the ledger against the newest checkpoint that this site has

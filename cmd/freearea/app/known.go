@@ -5,6 +5,7 @@ import (
 	"io/fs"
 
 	"github.com/freearea/freearea/applets"
+	"github.com/freearea/freearea/batch"
 	"github.com/freearea/freearea/cmd/freearea/internal/msg"
 	"github.com/freearea/freearea/cmd/freearea/internal/passphrase"
 	"github.com/freearea/freearea/consent"
@@ -18,6 +19,7 @@ import (
 	"github.com/freearea/freearea/iso7816"
 	"github.com/freearea/freearea/keys"
 	"github.com/freearea/freearea/keys/file"
+	"github.com/freearea/freearea/keys/pkcs11"
 	"github.com/freearea/freearea/ledger"
 	"github.com/freearea/freearea/manifest"
 	"github.com/freearea/freearea/pcsc"
@@ -35,6 +37,8 @@ type knownError struct {
 }
 
 var damagedImage = msg.Of("restore it from a copy, or make a new one with `freearea emulate new`", "コピーから復元するか、`freearea emulate new` で作り直してください")
+
+var tokenURI = msg.Of("pkcs11:token=LABEL?module-path=/PATH/OF/LIBRARY.so is the form (docs/keys.md)", "pkcs11:token=ラベル?module-path=/ライブラリのパス.so の形で指定してください(docs/keys.md)")
 
 // known is searched in order: special errors stand before what they wrap.
 var known = []knownError{
@@ -56,6 +60,56 @@ var known = []knownError{
 	{file.ErrPermissions,
 		msg.Of("others can read the keystore", "鍵ストアを他の利用者が読めます"),
 		msg.Of("chmod 600 the file, and think about who may have read it", "ファイルを chmod 600 し、誰が読んだ可能性があるかを確認してください")},
+	{pkcs11.ErrNotBuilt,
+		msg.Of("this program was built without PKCS#11", "このプログラムはPKCS#11なしで作られています"),
+		msg.Of("`make build` where there is a C compiler adds it; a keystore in a file works without", "Cコンパイラのある環境で `make build` してください。ファイルの鍵ストアはそのまま使えます")},
+	{pkcs11.ErrURI,
+		msg.Of("this names no token", "トークンのURIの形式が正しくありません"), tokenURI},
+	{pkcs11.ErrPINValue,
+		msg.Of("the URI holds a PIN", "URIにPINが含まれています"),
+		msg.Of("take it out, and think about who may have seen it; pin-source=file:/PATH names a file of mode 0600", "PINを取り除き、誰が見た可能性があるか確認してください。pin-source=file:/パス で権限0600のファイルを指定できます")},
+	{pkcs11.ErrUnsupportedURI,
+		msg.Of("this program can't open what the URI names", "このURIのものは開けません"), tokenURI},
+	{pkcs11.ErrModule,
+		msg.Of("the token's library can't be used", "トークンのライブラリを使用できません"),
+		msg.Of("check module-path in the URI, and the library's own configuration", "URIの module-path と、ライブラリの設定を確認してください")},
+	{pkcs11.ErrNoToken,
+		msg.Of("no such token", "該当するトークンがありません"),
+		msg.Of("plug it in; `softhsm2-util --show-slots` or `pkcs11-tool -L` lists what is there", "接続してください。`softhsm2-util --show-slots` や `pkcs11-tool -L` で一覧を確認できます")},
+	{pkcs11.ErrSeveralTokens,
+		msg.Of("more than one token matches", "該当するトークンが複数あります"),
+		msg.Of("add serial= to the URI", "URIに serial= を加えてください")},
+	{pkcs11.ErrFinalTry,
+		msg.Of("one try is left for the token's PIN", "トークンのPINの残り回数は1回です"),
+		msg.Of("make sure of the PIN, then use the last try with --final-try", "PINを確かめてから、--final-try を付けて実行してください")},
+	{pkcs11.ErrPINLocked,
+		msg.Of("the token's PIN is locked", "トークンのPINがロックされています"),
+		msg.Of("the token's security officer sets a new one", "トークンの管理者(SO)が新しいPINを設定してください")},
+	{pkcs11.ErrPINNotSet,
+		msg.Of("the token's PIN must be set first", "トークンのPINを先に設定してください"),
+		msg.Of("its maker's program does that (softhsm2-util, pkcs11-tool)", "トークン付属のプログラム(softhsm2-util、pkcs11-tool など)で設定できます")},
+	{pkcs11.ErrPIN, msg.Of("the token refuses the PIN", "トークンがPINを拒否しました"), wrongPIN},
+	{pkcs11.ErrTokenRemoved,
+		msg.Of("the token was removed", "トークンが外されました"),
+		msg.Of("put it back and run the command again: it goes on where it stopped", "元に戻して、もう一度実行してください。続きから再開します")},
+	{pkcs11.ErrMechanism,
+		msg.Of("the token can't compute what the key is for", "トークンにこの鍵の用途に必要な機能がありません"),
+		msg.Of("docs/keys.md says what a token must have; keep this key in a keystore in a file, or take another token", "docs/keys.md に必要な機能があります。この鍵はファイルの鍵ストアに置くか、別のトークンを使ってください")},
+	{pkcs11.ErrExposed,
+		msg.Of("the key could be read out of the token, so it is not used", "トークンから読み出せる鍵のため使用しません"),
+		msg.Of("make it anew with `freearea keys add`", "`freearea keys add` で作り直してください")},
+	{pkcs11.ErrDamaged,
+		msg.Of("what is in the token makes no key", "トークン内の鍵を使用できません"),
+		msg.Of("`freearea keys list` says what is wrong with it", "`freearea keys list` で原因を確認してください")},
+	{pkcs11.ErrTokenInUse,
+		msg.Of("this process has the token open already", "このプロセスは既にトークンを開いています"),
+		msg.Of("one process opens a token once", "トークンは1つのプロセスで1回だけ開けます")},
+	{pkcs11.ErrToken,
+		msg.Of("the token failed", "トークンでエラーが発生しました"),
+		msg.Of("the text has the token's own code; nothing was half done", "メッセージにトークンのエラーコードがあります")},
+	{keys.ErrMastersStay,
+		msg.Of("the token does not let master keys out", "トークンはマスター鍵を外に出しません"),
+		msg.Of("set keys.diversification to sp800-108-cmac, kdf3 or an10922; keys that others need too are made by `freearea keys ceremony` in both places", "keys.diversification に sp800-108-cmac、kdf3、an10922 のいずれかを指定してください。他でも必要な鍵は、双方で `freearea keys ceremony` により作成します")},
 	{passphrase.ErrNoTerminal,
 		msg.Of("no terminal to ask on", "入力を求める端末がありません"),
 		msg.Of("use --passphrase-file or --passphrase-fd (for PINs --pin-file)", "--passphrase-file または --passphrase-fd を使ってください(暗証番号は --pin-file)")},
@@ -260,7 +314,7 @@ var known = []knownError{
 		msg.Of("make sure of keys.receipt in the site configuration, and tell the card's operator", "サイト設定の keys.receipt を確認し、カード運営者に連絡してください")},
 	{file.ErrOldFormat,
 		msg.Of("the keystore is of an older format, without such keys", "鍵ストアが古い形式のため、この種類の鍵を保存できません"),
-		msg.Of("make a new keystore and bring the keys over with `freearea keys export` and `import`", "新しい鍵ストアを作り、`freearea keys export` と `import` で鍵を移してください")},
+		msg.Of("`freearea keys change-passphrase` gives it the newest format", "`freearea keys change-passphrase` で最新の形式になります")},
 	{provisioner.ErrNoLedger, msg.Of("no ledger", "台帳がありません"), noLedger},
 	{provisioner.ErrNotOnCard,
 		msg.Of("the service is not on the card", "サービスはカードにありません"),
@@ -367,6 +421,18 @@ var known = []knownError{
 	{capfile.ErrMalformed,
 		msg.Of("the load file is malformed", "ロードファイルの形式が正しくありません"),
 		msg.Of("get the load file from its maker again", "作成元からロードファイルを入手し直してください")},
+	{batch.ErrStopped,
+		msg.Of("the batch was stopped first", "先に一括発行が停止されました"),
+		msg.Of("nothing was written to this card; run the command again", "このカードには何も書き込んでいません。もう一度実行してください")},
+	{batch.ErrNoRow,
+		msg.Of("no row of the list is for this card", "リストにこのカードの行がありません"),
+		msg.Of("put another card in; `freearea card show` prints this one's CIN", "別のカードを置いてください。このカードのCINは `freearea card show` で確認できます")},
+	{batch.ErrRowTaken,
+		msg.Of("the row that names this card belongs to another card", "このカードを指定した行は別のカードに発行されています"),
+		msg.Of("make sure of the digits of the CIN in the list", "リストのCINの桁を確認してください")},
+	{batch.ErrUnderWay,
+		msg.Of("another slot is still at this card's row", "このカードの行は別のスロットで処理中です"),
+		msg.Of("wait until that slot is done, then put the card in again", "そのスロットの処理が終わってから置き直してください")},
 	{context.Canceled,
 		msg.Of("interrupted", "中断されました"),
 		msg.Of("run the command again: it goes on where it stopped", "もう一度実行すると、続きから再開します")},

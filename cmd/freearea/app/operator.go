@@ -11,7 +11,6 @@ import (
 	"github.com/freearea/freearea/globalplatform"
 	"github.com/freearea/freearea/iso7816"
 	"github.com/freearea/freearea/keys"
-	"github.com/freearea/freearea/keys/file"
 	"github.com/freearea/freearea/provisioner"
 )
 
@@ -158,11 +157,22 @@ func (p *program) operatorPrepare(c *cli.Context) (err error) {
 }
 
 // heldKeySet refuses a name that is no Security Domain's key set in use.
-func heldKeySet(ctx context.Context, store *file.Store, name string) error {
-	set, err := store.SecurityDomainKeys(ctx, keys.Ref{Name: name}, keys.MethodNone, nil)
+func heldKeySet(ctx context.Context, store keystore, name string) error {
+	entries, err := store.Entries(ctx)
 	if err != nil {
-		return fmt.Errorf("key set %q: %w", name, err)
+		return err
 	}
-	set.Erase()
-	return nil
+	fault := fmt.Errorf("key set %q: %w", name, keys.ErrNotFound)
+	for _, e := range entries {
+		switch {
+		case e.Name != name:
+		case e.Kind != keys.SecurityDomain:
+			return fmt.Errorf("key set %q: %w: %s", name, keys.ErrWrongKind, e.Kind)
+		case e.Retired.IsZero():
+			return nil
+		default:
+			fault = fmt.Errorf("key set %q: %w", name, keys.ErrRetired)
+		}
+	}
+	return fault
 }

@@ -21,7 +21,8 @@ import (
 	"github.com/freearea/freearea/cmd/freearea/internal/msg"
 	"github.com/freearea/freearea/cmd/freearea/internal/passphrase"
 	"github.com/freearea/freearea/iso7816"
-	"github.com/freearea/freearea/keys/file"
+	"github.com/freearea/freearea/keys"
+	"github.com/freearea/freearea/keys/pkcs11"
 	"github.com/freearea/freearea/manifest"
 	"github.com/freearea/freearea/reader"
 	"github.com/freearea/freearea/reader/list"
@@ -116,6 +117,9 @@ func (p *program) serve(ctx context.Context, t *terminal, path, slot string, sou
 				continue
 			}
 			t.log.Info("configuration is read anew")
+			if next.lent {
+				t.lent, next.lent = true, false // they go over to the one that goes on
+			}
 			cancel()
 			return next, <-ended
 		}
@@ -145,6 +149,8 @@ type terminal struct {
 	log     *slog.Logger
 	metrics *readerd.Metrics
 	numbers map[string]uint64 // of the lists, by service and kind
+	keys    keystore          // nil where no service needs any
+	lent    bool              // keys are another terminal's to close
 	close   []func() error
 }
 
@@ -153,6 +159,9 @@ func (t *terminal) Close() error {
 	var err error
 	for _, f := range slices.Backward(t.close) {
 		err = errors.Join(err, f())
+	}
+	if t.keys != nil && !t.lent {
+		err = errors.Join(err, t.keys.Close())
 	}
 	return err
 }
@@ -179,11 +188,11 @@ func (p *program) openTerminal(ctx context.Context, path string, before *termina
 	if config.Log.Format == "json" {
 		t.log = slog.New(slog.NewJSONHandler(p.Stderr, nil))
 	}
-	return t, errors.Join(p.openServices(ctx, t), p.openOutputs(t))
+	return t, errors.Join(p.openServices(ctx, t, before), p.openOutputs(t))
 }
 
 // openServices opens manifests, keys and lists.
-func (p *program) openServices(ctx context.Context, t *terminal) error {
+func (p *program) openServices(ctx context.Context, t, before *terminal) error {
 	var faults []error
 	var manifests []*manifest.Manifest
 	needsStore := false
@@ -198,12 +207,10 @@ func (p *program) openServices(ctx context.Context, t *terminal) error {
 	}
 	o := reader.Options{Clock: p.Now, Rand: p.Rand, Debounce: time.Duration(t.config.Debounce)}
 	if needsStore {
-		store, err := p.openTerminalKeys(ctx, t.config)
-		if err != nil {
+		if err := p.openTerminalKeys(ctx, t, before); err != nil {
 			return errors.Join(append(faults, err)...)
 		}
-		t.close = append(t.close, store.Close)
-		o.Keys = store
+		o.Keys = t.keys
 	}
 	rules := map[string]policy.Rule{}
 	for i, m := range manifests {
@@ -232,27 +239,41 @@ func (p *program) openServices(ctx context.Context, t *terminal) error {
 }
 
 // openTerminalKeys opens the keystore that the configuration names. Nobody
-// sits at a terminal who could be asked for its passphrase: it is the one in
-// the file that is named, or else the service manager's credential "passphrase".
-func (p *program) openTerminalKeys(ctx context.Context, config readerd.Config) (*file.Store, error) {
-	source := passphrase.Source{File: config.PassphraseFile}
-	if dir := p.Getenv("CREDENTIALS_DIRECTORY"); source.File == "" && dir != "" {
-		source = passphrase.Source{File: filepath.Join(dir, "passphrase"), Credential: true}
+// sits at a terminal who could be asked for its passphrase, and nobody sees a
+// token's last try go: it is the one in the file that is named, or else the
+// service manager's credential "passphrase".
+func (p *program) openTerminalKeys(ctx context.Context, t, before *terminal) (err error) {
+	config := t.config
+	// A token is open once in a process: it is taken over, unless it was
+	// taken out since.
+	if keys.InToken(config.Keystore) && before != nil && before.keys != nil && before.config.Keystore == config.Keystore {
+		if _, err := before.keys.Entries(ctx); err == nil {
+			t.keys, t.lent = before.keys, true
+			return nil
+		}
 	}
-	if config.Keystore == "" || source.File == "" {
-		return nil, &spoken{
+	from := passphrase.Source{File: config.PassphraseFile}
+	if dir := p.Getenv("CREDENTIALS_DIRECTORY"); from.File == "" && dir != "" {
+		from = passphrase.Source{File: filepath.Join(dir, "passphrase"), Credential: true}
+	}
+	ready := config.Keystore != "" && from.File != ""
+	if keys.InToken(config.Keystore) && !ready {
+		u, err := pkcs11.ParseURI(config.Keystore)
+		if err != nil {
+			return err
+		}
+		_, ready = u.Query("pin-source")
+	}
+	if !ready {
+		return &spoken{
 			text: msg.Of("a service needs keys, and the configuration names no keystore", "鍵が必要なサービスがありますが、設定に鍵ストアがありません"),
 			hint: msg.Of("set keystore and passphrase_file; `freearea keys import` puts a terminal's keys into one", "keystore と passphrase_file を設定してください。端末の鍵は `freearea keys import` で取り込みます")}
 	}
-	secret, err := source.Read(ctx, "")
-	if err != nil {
-		return nil, passphraseError(err)
-	}
-	defer clear(secret)
-	// The passphrase took 64 MiB for a moment (argon2id). A terminal stays for
-	// months on a small board, which has other uses for them.
+	// The passphrase of a file took 64 MiB for a moment (argon2id). A terminal
+	// stays for months on a small board, which has other uses for them.
 	defer debug.FreeOSMemory()
-	return file.Open(ctx, config.Keystore, secret, file.Options{Now: p.Now, Rand: p.Rand})
+	t.keys, err = p.openStore(ctx, config.Keystore, from, false)
+	return err
 }
 
 // rule opens the lists of a service.
@@ -314,6 +335,24 @@ func (p *program) openOutputs(t *terminal) error {
 			continue
 		}
 		t.outputs = append(t.outputs, door)
+	}
+	for _, m := range t.config.MQTT {
+		broker, err := m.Open(readerd.MQTTOptions{State: t.config.State, Clock: p.Now, Rand: p.Rand, Log: t.log, Metrics: t.metrics})
+		if err != nil {
+			faults = append(faults, err)
+			continue
+		}
+		t.close = append(t.close, broker.Close)
+		t.outputs = append(t.outputs, broker)
+	}
+	for _, k := range t.config.Keyboards {
+		keyboard, device, err := k.Open()
+		if err != nil {
+			faults = append(faults, err)
+			continue
+		}
+		t.close = append(t.close, device.Close)
+		t.outputs = append(t.outputs, keyboard)
 	}
 	return errors.Join(faults...)
 }

@@ -21,7 +21,7 @@ const siteFile = "freearea.toml"
 type site struct {
 	Card        string `toml:"card"`         // default of --card
 	CardProfile string `toml:"card_profile"` // what kind of card is issued to
-	Keystore    string `toml:"keystore"`     // file; relative to the site file
+	Keystore    string `toml:"keystore"`     // file, relative to the site file; or the URI of a token
 	Ledger      string `toml:"ledger"`       // file; relative to the site file
 	Manifests   string `toml:"manifests"`    // folder of the services' manifests; relative to the site file
 	Profiles    string `toml:"profiles"`     // folder of application profiles; relative to the site file
@@ -126,7 +126,9 @@ func loadSite(path string) (site, error) {
 	s.path = path
 	dir := filepath.Dir(path)
 	for _, path := range []*string{&s.Keystore, &s.Ledger, &s.Profiles, &s.Manifests, &s.OperatorKey, &s.OperatorPassphraseFile} {
-		*path = under(dir, *path)
+		if !keys.InToken(*path) {
+			*path = under(dir, *path)
+		}
 	}
 	return s, nil
 }

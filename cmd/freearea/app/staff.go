@@ -17,7 +17,6 @@ import (
 	"github.com/freearea/freearea/cmd/freearea/internal/msg"
 	"github.com/freearea/freearea/cmd/freearea/internal/passphrase"
 	"github.com/freearea/freearea/keys"
-	"github.com/freearea/freearea/keys/file"
 	"github.com/freearea/freearea/ledger"
 	"github.com/freearea/freearea/staff"
 )
@@ -70,7 +69,7 @@ func (p *program) openOperatorKey(ctx context.Context, path, passphraseFile stri
 }
 
 // logSigner signs checkpoints with the site's key.
-func (p *program) logSigner(ctx context.Context, store *file.Store) (note.Signer, error) {
+func (p *program) logSigner(ctx context.Context, store keystore) (note.Signer, error) {
 	ref := keys.Ref{Name: p.site.Keys.Checkpoints}
 	public, err := store.PublicKey(ctx, ref)
 	if err != nil {
@@ -82,7 +81,7 @@ func (p *program) logSigner(ctx context.Context, store *file.Store) (note.Signer
 }
 
 // logVerifiers knows every version of the site's key of checkpoints.
-func (p *program) logVerifiers(ctx context.Context, store *file.Store) (note.Verifiers, error) {
+func (p *program) logVerifiers(ctx context.Context, store keystore) (note.Verifiers, error) {
 	entries, err := store.Entries(ctx)
 	if err != nil {
 		return nil, err
@@ -387,7 +386,7 @@ func (p *program) mayManageKeys(c *cli.Context) (err error) {
 
 // recordExchange records, in the names of two, that keys leave or come, before
 // they do. A keystore beside no ledger has no staff.
-func (p *program) recordExchange(c *cli.Context, store *file.Store, d ledger.KeysExchanged) (err error) {
+func (p *program) recordExchange(c *cli.Context, store keystore, d ledger.KeysExchanged) (err error) {
 	if _, err := os.Stat(p.site.Ledger); errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}

@@ -1,6 +1,7 @@
 package passphrase
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"os"
@@ -16,6 +17,32 @@ type Terminal struct{}
 // Ask implements Prompter. A cancelled context ends the wait and leaves the
 // terminal as it was. Without a terminal the error wraps ErrNoTerminal.
 func (Terminal) Ask(ctx context.Context, question string) ([]byte, error) {
+	return ask(ctx, question+": ", func(in *os.File) ([]byte, error) { return term.ReadPassword(int(in.Fd())) }, true)
+}
+
+// AskOpenly is Ask for what is no secret: it is seen as it is typed. The
+// question is shown as it is.
+func (Terminal) AskOpenly(ctx context.Context, question string) (string, error) {
+	line, err := ask(ctx, question, readLine, false)
+	return string(line), err
+}
+
+// readLine reads a line byte by byte, so that none of the next is taken.
+func readLine(in *os.File) ([]byte, error) {
+	var line []byte
+	for b := make([]byte, 1); len(line) <= MaxSize; {
+		if _, err := in.Read(b); err != nil {
+			return nil, err
+		}
+		if b[0] == '\n' {
+			return bytes.TrimSuffix(line, []byte{'\r'}), nil
+		}
+		line = append(line, b[0])
+	}
+	return nil, ErrTooLong
+}
+
+func ask(ctx context.Context, question string, read func(*os.File) ([]byte, error), hidden bool) ([]byte, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -30,7 +57,14 @@ func (Terminal) Ask(ctx context.Context, question string) ([]byte, error) {
 		out.Close()
 		return nil, fmt.Errorf("%w: %v", ErrNoTerminal, err)
 	}
-	fmt.Fprintf(out, "%s: ", question)
+	if hidden {
+		if err := quiet(fd); err != nil {
+			in.Close()
+			out.Close()
+			return nil, fmt.Errorf("%w: %v", ErrNoTerminal, err)
+		}
+	}
+	fmt.Fprint(out, question)
 
 	type answer struct {
 		p   []byte
@@ -39,13 +73,16 @@ func (Terminal) Ask(ctx context.Context, question string) ([]byte, error) {
 	done := make(chan answer, 1)
 	go func() {
 		defer in.Close()
-		p, err := term.ReadPassword(fd)
+		p, err := read(in)
+		term.Restore(fd, before)
 		done <- answer{p, err}
 	}()
 	defer out.Close()
 	select {
 	case a := <-done:
-		fmt.Fprintln(out) // the person's line feed was not echoed
+		if hidden {
+			fmt.Fprintln(out) // the person's line feed was not echoed
+		}
 		if a.err != nil {
 			return nil, fmt.Errorf("reading the passphrase: %w", a.err)
 		}

@@ -1,0 +1,709 @@
+package batch
+
+import (
+	"context"
+	"crypto/ed25519"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"iter"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/freearea/freearea/consent"
+	"github.com/freearea/freearea/globalplatform/capfile"
+	"github.com/freearea/freearea/iso7816"
+	"github.com/freearea/freearea/ledger"
+	"github.com/freearea/freearea/manifest"
+	"github.com/freearea/freearea/provisioner"
+)
+
+// Errors of cards in a batch, beside those of package provisioner.
+var (
+	// ErrNoRow: no row of the list is left for the card, or none names its CIN.
+	ErrNoRow = errors.New("no row of the list is for this card")
+	// ErrRowTaken: the row that names the card's CIN belongs to another card.
+	ErrRowTaken = errors.New("the row that names this card belongs to another card")
+	// ErrStopped: the batch was stopped before the card got a row; nothing was
+	// written to it.
+	ErrStopped = errors.New("the batch was stopped")
+	// ErrUnderWay: the card is still being written in another slot.
+	ErrUnderWay = errors.New("the card's row is still under way in another slot")
+)
+
+// Ledger is what a batch asks of the ledger; *[ledger.Ledger] is one.
+type Ledger interface {
+	provisioner.Ledger
+	Events(ctx context.Context, f ledger.Filter) iter.Seq2[ledger.Event, error]
+}
+
+// Options of a batch. Manifest, LoadFile, Provisioner, Ledger, CounterKey and
+// Source are needed.
+type Options struct {
+	Manifest *manifest.Manifest
+	LoadFile *capfile.File
+	// Provisioner is how each card is worked on. Its Card, Ledger and Progress
+	// are set for each.
+	Provisioner provisioner.Provisioner
+	Ledger      Ledger
+	// CounterKey returns the public key of a name and version by which consents
+	// are accepted.
+	CounterKey func(ctx context.Context, k consent.Key) (ed25519.PublicKey, error)
+	// PIN reads a PIN file.
+	PIN func(ctx context.Context, path string) (manifest.PINDigits, error)
+	// Dir is where the list's relative paths begin.
+	Dir string
+	// CardExpiry is that of rows that name none.
+	CardExpiry time.Time
+	Reason     string // for the ledger, may be ""
+
+	Source iso7816.Source
+	Slots  []string // to be used; nil is all
+	// Now is the clock, in the counter's time zone; nil is time.Now.
+	Now func() time.Time
+	// Poll is how often the ledger is asked what other processes have issued of
+	// the list; 0 is two seconds.
+	Poll time.Duration
+	// Observe is told what happens, one event at a time; it may be nil.
+	Observe func(Event)
+}
+
+// State says what has come of a row.
+type State string
+
+// States of rows.
+const (
+	Open         State = "open"          // waits for a card
+	Unfinished   State = "unfinished"    // begun; its own card, in any slot, goes on with it
+	underWay     State = "under-way"     // a slot has it
+	Issued       State = "issued"        // in this run
+	IssuedBefore State = "issued-before" // before this run
+	IssuedBeside State = "issued-beside" // during this run, by another process
+	RefusedRow   State = "refused"       // in this run, for a reason that no other card mends
+)
+
+func (s State) issued() bool { return s == Issued || s == IssuedBefore || s == IssuedBeside }
+
+// row is a row of the list at work. What changes is under the batch's mutex.
+type row struct {
+	Row
+	consent *consent.Signed
+
+	state  State
+	card   ledger.CardRef // to which the consent is bound
+	issue  *ledger.Issued // once issued
+	slot   string
+	at     time.Time
+	failed error // the last error, nil after success
+}
+
+// Batch is a list at work.
+type Batch struct {
+	o    Options
+	list *List
+	rows []*row
+
+	unrecorded []*consent.Signed // consents that are not in the ledger yet
+
+	mu        sync.Mutex
+	byConsent map[string]*row
+	byCard    map[ledger.CardRef]*row
+	byCIN     map[string]*row // by the digits of the list
+	lengths   []int           // of those digits
+	next      int             // rows before it need not be looked at for cards that nobody names
+	count     map[State]int
+	refusals  []Refusal
+	started   time.Time // first card
+	finished  chan struct{}
+	observing sync.Mutex
+}
+
+// New checks a list against its files and the ledger: each consent must be
+// there and cover its row now, each subject must fit, each PIN file hold a PIN.
+// Rows that are issued already are not held against anything. Nothing is
+// written. The error is [Faults] where the list is at fault.
+func New(ctx context.Context, list *List, o Options) (*Batch, error) {
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Observe == nil {
+		o.Observe = func(Event) {}
+	}
+	if o.Poll == 0 {
+		o.Poll = 2 * time.Second
+	}
+	o.Provisioner.Ledger = o.Ledger
+	b := &Batch{o: o, list: list, byConsent: map[string]*row{}, byCard: map[ledger.CardRef]*row{}, byCIN: map[string]*row{}, count: map[State]int{}, finished: make(chan struct{})}
+	owners, err := b.idOwners(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var faults Faults
+	seen := map[string]int{}
+	for i, in := range list.Rows {
+		r := &row{Row: in, state: Open}
+		fault := func(column string, f Fault) {
+			at := list.cells[i][column]
+			if at.line == 0 {
+				at.line = in.Line
+			}
+			f.List, f.Line, f.Column, f.Name = list.Name, at.line, at.column, column
+			faults = append(faults, f)
+		}
+		if r.CardExpiry.IsZero() {
+			r.CardExpiry = o.CardExpiry
+		}
+		known := false
+		if r.consent, known, err = b.findConsent(ctx, in.ConsentRef); err != nil {
+			fault(ColumnConsent, Fault{Err: err})
+			continue
+		}
+		id := r.consent.Record.ID
+		if other, twice := seen[id]; twice {
+			fault(ColumnConsent, Fault{Problem: ProblemSameConsent, Other: other})
+			continue
+		}
+		seen[id] = in.Line
+		if r.state, err = b.look(ctx, r, IssuedBefore); err != nil {
+			return nil, err
+		}
+		b.rows = append(b.rows, r)
+		b.count[r.state]++
+		if r.state.issued() {
+			continue
+		}
+		if err := b.check(ctx, r, fault); err != nil {
+			return nil, err
+		}
+		if inUse, err := b.idInUse(ctx, r, owners[r.ID]); err != nil {
+			return nil, err
+		} else if inUse {
+			fault(ColumnID, Fault{Problem: ProblemIDInUse})
+		}
+		if !known {
+			b.unrecorded = append(b.unrecorded, r.consent)
+		}
+	}
+	if len(faults) > 0 {
+		return nil, faults.sorted()
+	}
+	for _, r := range b.rows {
+		b.byConsent[r.consent.Record.ID] = r
+		if r.card != "" {
+			b.byCard[r.card] = r
+		}
+		if n := len(r.CIN); n > 0 {
+			b.byCIN[r.CIN] = r
+			if !slices.Contains(b.lengths, n) {
+				b.lengths = append(b.lengths, n)
+			}
+		}
+	}
+	b.finish()
+	return b, nil
+}
+
+// idOwners returns the consents that IDs of the service belong to, where they
+// are given: only then can a list ask for one that another holder has.
+func (b *Batch) idOwners(ctx context.Context) (map[string]string, error) {
+	if b.o.Manifest.IDScheme.Kind != manifest.IDGiven {
+		return nil, nil
+	}
+	owners := map[string]string{}
+	for e, err := range b.o.Ledger.Events(ctx, ledger.Filter{
+		Service: b.o.Manifest.ID, Kinds: []ledger.Kind{ledger.KindIDReserved, ledger.KindIDReassigned},
+	}) {
+		if err != nil {
+			return nil, err
+		}
+		switch d := e.Data.(type) {
+		case ledger.IDReserved:
+			owners[d.ID] = d.Consent
+		case ledger.IDReassigned:
+			owners[d.ID] = d.Consent
+		}
+	}
+	return owners, nil
+}
+
+// idInUse reports whether a row's ID is on a card now, under another consent. One
+// that was, and is on none, may pass to the holder's new consent: what the
+// ledger holds of their cards decides that.
+func (b *Batch) idInUse(ctx context.Context, r *row, owner string) (bool, error) {
+	if owner == "" || owner == r.consent.Record.ID {
+		return false, nil
+	}
+	other, err := b.o.Ledger.Consent(ctx, owner)
+	if err != nil || other.Card == "" {
+		return err == nil, err
+	}
+	issue, ok, err := b.o.Ledger.ActiveIssue(ctx, b.o.Manifest.ID, other.Card)
+	return ok && issue.ID == r.ID, err
+}
+
+// findConsent returns the consent that a cell names, and whether it is in the
+// ledger.
+func (b *Batch) findConsent(ctx context.Context, ref string) (signed *consent.Signed, known bool, err error) {
+	id := ref
+	if !isConsentID(ref) {
+		data, err := os.ReadFile(b.path(ref))
+		if err != nil {
+			return nil, false, err
+		}
+		if signed, err = consent.Parse(data); err != nil {
+			return nil, false, err
+		}
+		id = signed.Record.ID
+	}
+	recorded, err := b.o.Ledger.Consent(ctx, id)
+	switch {
+	case signed != nil && errors.Is(err, ledger.ErrNotFound):
+		return signed, false, nil
+	case err != nil:
+		return nil, false, err
+	case signed == nil:
+		signed, err = consent.Parse(recorded.Signed)
+	}
+	return signed, true, err
+}
+
+// path is where a path of the list leads.
+func (b *Batch) path(name string) string {
+	if filepath.IsAbs(name) {
+		return name
+	}
+	return filepath.Join(b.o.Dir, filepath.FromSlash(name))
+}
+
+// look asks the ledger what has come of a row: to which card it belongs, and
+// whether it is issued, which is told as done.
+func (b *Batch) look(ctx context.Context, r *row, done State) (State, error) {
+	recorded, err := b.o.Ledger.Consent(ctx, r.consent.Record.ID)
+	if errors.Is(err, ledger.ErrNotFound) {
+		return Open, nil
+	}
+	if err != nil || recorded.Card == "" {
+		return Open, err
+	}
+	r.card = recorded.Card
+	issue, ok, err := b.o.Ledger.ActiveIssue(ctx, b.o.Manifest.ID, r.card)
+	if err == nil && ok && issue.Consent == r.consent.Record.ID {
+		r.issue = &issue
+		return done, nil
+	}
+	return Unfinished, err
+}
+
+// set brings a row into another state.
+func (b *Batch) set(r *row, s State) {
+	b.count[r.state]--
+	b.count[s]++
+	r.state = s
+	if r.card != "" {
+		b.byCard[r.card] = r
+	}
+	b.finish()
+}
+
+// finish ends the batch when no row can be issued any more.
+func (b *Batch) finish() {
+	if b.count[Open]+b.count[Unfinished]+b.count[underWay] == 0 {
+		select {
+		case <-b.finished: // and was before a refused row was tried again
+		default:
+			close(b.finished)
+		}
+	}
+}
+
+// request is what is asked of the provisioner for a row.
+func (b *Batch) request(ctx context.Context, r *row) (provisioner.Request, error) {
+	q := provisioner.Request{
+		Manifest: b.o.Manifest, LoadFile: b.o.LoadFile, Consent: r.consent, CardExpiry: r.CardExpiry, Now: b.o.Now(),
+		Subject: manifest.Subject{ID: r.ID, Items: r.Items}, Reason: b.o.Reason,
+	}
+	var err error
+	if q.CounterKey, err = b.o.CounterKey(ctx, r.consent.Key); err != nil {
+		return q, &columnError{ColumnConsent, fmt.Errorf("key %q that signed the consent: %w", r.consent.Key.Name, err)}
+	}
+	if r.PINFile != "" {
+		if q.Subject.PIN, err = b.o.PIN(ctx, b.path(r.PINFile)); err != nil {
+			return q, &columnError{ColumnPINFile, err}
+		}
+	}
+	return q, nil
+}
+
+// columnError is an error about one cell of a row.
+type columnError struct {
+	column string
+	err    error
+}
+
+func (e *columnError) Error() string { return e.column + ": " + e.err.Error() }
+func (e *columnError) Unwrap() error { return e.err }
+
+// check holds a row against the manifest, its consent and this moment. Only an
+// error that is no fault of the row is returned.
+func (b *Batch) check(ctx context.Context, r *row, fault func(column string, f Fault)) error {
+	q, err := b.request(ctx, r)
+	if wrong := new(columnError); errors.As(err, &wrong) {
+		fault(wrong.column, Fault{Err: wrong.err})
+		return nil
+	}
+	var subject manifest.Faults
+	if errors.As(b.o.Manifest.CheckSubject(q.Subject), &subject) {
+		for _, f := range subject { // all else was checked with the list
+			f.Key = ""
+			fault(ColumnPINFile, Fault{Err: f})
+		}
+		return nil
+	}
+	var gaps consent.Gaps
+	if errors.As(q.Consent.Covers(q.CounterKey, q.Manifest, q.Manifest.SubjectItems(q.Subject), q.Now), &gaps) {
+		for _, g := range gaps {
+			fault(ColumnConsent, Fault{Err: g})
+		}
+		return nil
+	}
+	_, err = b.o.Provisioner.Desire(ctx, q)
+	switch {
+	case err == nil:
+	case errors.Is(err, manifest.ErrNoCardExpiry), errors.Is(err, manifest.ErrCardExpired):
+		fault(ColumnCardExpiry, Fault{Err: err})
+	case errors.Is(err, consent.ErrWithdrawn), errors.Is(err, provisioner.ErrTermEnded):
+		fault(ColumnConsent, Fault{Err: err})
+	default:
+		return err // the same for every row
+	}
+	return nil
+}
+
+// recordConsents puts every consent of the list on record, before any card is
+// used.
+func (b *Batch) recordConsents(ctx context.Context) error {
+	for _, signed := range b.unrecorded {
+		err := b.o.Provisioner.RecordConsent(ctx, signed)
+		if err != nil && !errors.Is(err, ledger.ErrExists) { // meanwhile, by another process
+			return err
+		}
+	}
+	b.unrecorded = nil
+	return nil
+}
+
+// Run issues until no row is open any more, the source ends, or the context
+// does; the cards under way then are finished, also those that are being
+// written. It first records the consents that the ledger does not have. A card
+// that fails stops no other: what came of each is told to Observe and stands in
+// the report. The error is that of the source, or of recording the consents.
+func (b *Batch) Run(ctx context.Context) error {
+	if err := b.recordConsents(ctx); err != nil {
+		return err
+	}
+	watching, stop := context.WithCancel(ctx)
+	defer stop()
+	var following, working sync.WaitGroup
+	following.Go(func() {
+		defer stop()
+		b.follow(watching)
+	})
+	var (
+		turn   = closed()                     // of the card presented last
+		busy   = map[string]<-chan struct{}{} // slots, until their last card is done with
+		source error
+	)
+	for e, err := range b.o.Source.Events(watching) {
+		if err != nil {
+			if watching.Err() == nil {
+				source = err
+			}
+			break
+		}
+		if len(b.o.Slots) > 0 && !slices.Contains(b.o.Slots, e.Slot) {
+			continue
+		}
+		switch e.Kind {
+		case iso7816.CardRemoved, iso7816.SlotAdded, iso7816.SlotRemoved:
+			b.tell(Event{Kind: slotEvents[e.Kind], Slot: e.Slot})
+		case iso7816.CardInserted:
+			before, mine, earlier, done := turn, make(chan struct{}), busy[e.Slot], make(chan struct{})
+			turn, busy[e.Slot] = mine, done
+			working.Go(func() {
+				defer close(done)
+				if earlier != nil {
+					<-earlier
+				}
+				b.present(watching, e.Slot, before, mine)
+			})
+		}
+	}
+	working.Wait()
+	stop()
+	following.Wait()
+	return source
+}
+
+// follow ends with the context or with the last open row. It asks the ledger
+// now and then which rows another process has issued.
+func (b *Batch) follow(ctx context.Context) {
+	ticks := time.NewTicker(b.o.Poll)
+	defer ticks.Stop()
+	last := int64(0)
+	for {
+		for e, err := range b.o.Ledger.Events(ctx, ledger.Filter{
+			After: last, Service: b.o.Manifest.ID, Kinds: []ledger.Kind{ledger.KindIssued},
+		}) {
+			if err != nil {
+				break // the cards' own questions will tell
+			}
+			last = e.Seq
+			if d, ok := e.Data.(ledger.Issued); ok {
+				b.beside(ctx, d.Consent)
+			}
+		}
+		select {
+		case <-b.finished:
+			return
+		case <-ctx.Done():
+			return
+		case <-ticks.C:
+		}
+	}
+}
+
+// beside notes that a consent's row was issued, unless that was here.
+func (b *Batch) beside(ctx context.Context, consent string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if r := b.byConsent[consent]; r != nil && (r.state == Open || r.state == Unfinished) {
+		_ = b.refresh(ctx, r) // asked again with the next card
+	}
+}
+
+func closed() <-chan struct{} {
+	c := make(chan struct{})
+	close(c)
+	return c
+}
+
+// present works on one card, from its insertion to its outcome. before is closed
+// when all cards that were presented earlier have got their rows; mine is
+// closed then for those that come later.
+func (b *Batch) present(watching context.Context, slot string, before <-chan struct{}, mine chan<- struct{}) {
+	pass := sync.OnceFunc(func() {
+		<-before
+		close(mine)
+	})
+	defer pass()
+	if watching.Err() != nil {
+		return
+	}
+	// A card is never left half done because somebody stops the batch.
+	ctx := context.WithoutCancel(watching)
+	b.tell(Event{Kind: Presented, Slot: slot})
+	conn, err := b.o.Source.Open(ctx, slot, iso7816.Exclusive)
+	if err != nil {
+		b.refuse(slot, nil, "", err)
+		return
+	}
+	defer conn.Close() // what it could fail with, the next card in the slot shows
+	pr := b.o.Provisioner
+	pr.Card = conn
+	session, err := pr.Connect(ctx)
+	if err != nil {
+		b.refuse(slot, nil, "", err)
+		return
+	}
+	defer session.Close()
+	<-before
+	for {
+		if watching.Err() != nil {
+			b.refuse(slot, nil, session.CardRef, ErrStopped)
+			return
+		}
+		r, err := b.claim(ctx, slot, session)
+		if err != nil {
+			b.refuse(slot, nil, session.CardRef, err)
+			return
+		}
+		if r.state.issued() {
+			b.tell(Event{Kind: Recognised, Slot: slot, Line: r.Line, Reference: r.Reference})
+			return
+		}
+		pass()
+		err = b.issue(ctx, &pr, session, r)
+		if again := b.settle(ctx, slot, session.CardRef, r, err); !again {
+			return
+		}
+	}
+}
+
+// claim finds the row for a card and keeps it for the slot. A row that is issued
+// is returned as it is: the card is one of the list's.
+func (b *Batch) claim(ctx context.Context, slot string, s *provisioner.Session) (*row, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	r, err := b.match(ctx, s)
+	if err != nil || r.state.issued() {
+		return r, err
+	}
+	if r.state == underWay {
+		return nil, ErrUnderWay
+	}
+	b.set(r, underWay) // also one that was refused: presented again, it is tried again
+	r.slot = slot
+	if b.started.IsZero() {
+		b.started = b.o.Now()
+	}
+	return r, nil
+}
+
+func (b *Batch) match(ctx context.Context, s *provisioner.Session) (*row, error) {
+	if r := b.byCard[s.CardRef]; r != nil {
+		return r, nil
+	}
+	active, ok, err := b.o.Ledger.ActiveIssue(ctx, b.o.Manifest.ID, s.CardRef)
+	if err != nil {
+		return nil, err
+	}
+	if r := b.named(s.CIN); r != nil {
+		if r.card == "" {
+			if err := b.refresh(ctx, r); err != nil {
+				return nil, err
+			}
+		}
+		if r.card != "" && r.card != s.CardRef {
+			return nil, ErrRowTaken
+		}
+		return r, nil
+	}
+	if ok && active.Consent != "" {
+		if r := b.byConsent[active.Consent]; r != nil { // issued meanwhile, by another process
+			return r, b.refresh(ctx, r)
+		}
+		return nil, fmt.Errorf("%w: issue number %d, under another consent", provisioner.ErrOtherIssue, active.IssueNumber)
+	}
+	for ; b.next < len(b.rows); b.next++ {
+		if r := b.rows[b.next]; r.CIN == "" && r.state == Open {
+			break
+		}
+	}
+	for _, r := range b.rows[b.next:] {
+		if r.CIN != "" || r.state != Open {
+			continue
+		}
+		if err := b.refresh(ctx, r); err != nil {
+			return nil, err
+		}
+		if r.card == "" || r.card == s.CardRef {
+			return r, nil
+		}
+	}
+	return nil, ErrNoRow
+}
+
+// named is the row that names a card by its CIN, nil if none does.
+func (b *Batch) named(cin []byte) *row {
+	digits := strings.ToUpper(hex.EncodeToString(cin))
+	for _, n := range b.lengths {
+		if n <= len(digits) {
+			if r := b.byCIN[digits[len(digits)-n:]]; r != nil {
+				return r
+			}
+		}
+	}
+	return nil
+}
+
+// refresh asks the ledger for what another process has done to a row that is
+// open here.
+func (b *Batch) refresh(ctx context.Context, r *row) error {
+	state, err := b.look(ctx, r, IssuedBeside)
+	if err == nil {
+		b.set(r, state)
+	}
+	return err
+}
+
+// ofRow reports whether an error is the row's, whatever the card.
+func ofRow(err error) bool {
+	if errors.As(err, new(*columnError)) || errors.As(err, new(manifest.Faults)) || errors.As(err, new(consent.Gaps)) {
+		return true
+	}
+	return slices.ContainsFunc([]error{
+		consent.ErrWithdrawn, ledger.ErrWithdrawn, ledger.ErrIDTaken, provisioner.ErrTermEnded, manifest.ErrNoCardExpiry, manifest.ErrCardExpired,
+	}, func(target error) bool { return errors.Is(err, target) })
+}
+
+// issue brings the row's content to the card.
+func (b *Batch) issue(ctx context.Context, pr *provisioner.Provisioner, s *provisioner.Session, r *row) error {
+	slot := r.slot
+	b.tell(Event{Kind: Matched, Slot: slot, Line: r.Line, Reference: r.Reference})
+	pr.Progress = func(p provisioner.Progress) {
+		b.tell(Event{Kind: Progress, Slot: slot, Line: r.Line, Reference: r.Reference, Progress: p})
+	}
+	q, err := b.request(ctx, r)
+	if err != nil {
+		return err
+	}
+	desired, err := pr.Desire(ctx, q)
+	if err != nil {
+		return err
+	}
+	plan, err := pr.PlanIssue(ctx, s, desired)
+	if err != nil {
+		return err
+	}
+	_, err = pr.Run(ctx, s, plan)
+	return err
+}
+
+// settle notes what came of a row, as the ledger says it, and reports whether
+// the card may have another one: its row was taken by another card meanwhile.
+func (b *Batch) settle(ctx context.Context, slot string, card ledger.CardRef, r *row, failed error) (again bool) {
+	b.mu.Lock()
+	state, lost := b.look(ctx, r, Issued)
+	again = r.CIN == "" && r.card != "" && r.card != card && errors.Is(failed, provisioner.ErrOtherCard) && lost == nil
+	switch {
+	case state == Issued && r.card != card:
+		state, failed = IssuedBeside, nil
+	case state == Issued:
+		failed = nil
+	case ofRow(failed):
+		state = RefusedRow
+	case state == Open:
+		b.next = 0 // the row is free again
+	}
+	r.at, r.failed = b.o.Now(), failed
+	b.set(r, state)
+	b.mu.Unlock()
+	switch {
+	case again:
+	case state == Issued:
+		b.tell(Event{Kind: Done, Slot: slot, Line: r.Line, Reference: r.Reference, Row: b.entry(r)})
+	case state == IssuedBeside:
+		b.refuse(slot, r, card, ErrRowTaken)
+	default:
+		b.refuse(slot, r, card, errors.Join(failed, lost))
+	}
+	return again
+}
+
+// refuse notes a card that got nothing, or not all of it.
+func (b *Batch) refuse(slot string, r *row, card ledger.CardRef, err error) {
+	x := Refusal{Slot: slot, Card: string(card), At: b.o.Now(), Code: Code(err), Err: err}
+	e := Event{Kind: Refused, Slot: slot, Err: err}
+	if r != nil {
+		x.Line, x.Reference = r.Line, r.Reference
+		e.Line, e.Reference, e.Row = r.Line, r.Reference, b.entry(r)
+	}
+	b.mu.Lock()
+	b.refusals = append(b.refusals, x)
+	b.mu.Unlock()
+	b.tell(e)
+}

@@ -1,0 +1,224 @@
+package app
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/freearea/freearea/cmd/freearea/internal/msg"
+	"github.com/freearea/freearea/cmd/freearea/internal/passphrase"
+	"github.com/freearea/freearea/keys"
+	"github.com/freearea/freearea/keys/file"
+)
+
+// keysLife are the commands for what becomes of keys.
+func (p *program) keysLife() []*cli.Command {
+	t := p.lang.T
+	return []*cli.Command{
+		{
+			Name:      "rotate",
+			Usage:     t(msg.Of("make the next version of a key, and keep the one before for the cards that have it", "鍵の次のバージョンを作り、発行済みカード用に前のバージョンも残す")),
+			ArgsUsage: "NAME",
+			Flags:     []cli.Flag{p.jsonFlag()},
+			Action:    p.keysRotate,
+		},
+		{
+			Name:      "retire",
+			Usage:     t(msg.Of("take a key version out of use", "鍵のバージョンを使用停止にする")),
+			ArgsUsage: "NAME VERSION",
+			Action:    p.keysRetire,
+		},
+		{
+			Name:      "reinstate",
+			Usage:     t(msg.Of("put a retired key version back into use", "使用停止にした鍵のバージョンを再び使えるようにする")),
+			ArgsUsage: "NAME VERSION",
+			Action:    p.keysReinstate,
+		},
+		{
+			Name:  "change-passphrase",
+			Usage: t(msg.Of("give the keystore another passphrase, and the newest format", "鍵ストアのパスフレーズを変更し、最新の形式にする")),
+			Flags: []cli.Flag{
+				&cli.StringFlag{Name: "new-passphrase-file", Usage: t(msg.Of("read the new passphrase from `FILE`", "新しいパスフレーズを `FILE` から読む"))},
+			},
+			Action: p.keysChangePassphrase,
+		},
+	}
+}
+
+func (p *program) keysRotate(c *cli.Context) (err error) {
+	ctx := c.Context
+	name, err := oneArgument(c, "NAME")
+	if err != nil {
+		return err
+	}
+	if err := p.mayManageKeys(c); err != nil {
+		return err
+	}
+	store, err := p.openKeystore(ctx, c)
+	if err != nil {
+		return err
+	}
+	defer closing(&err, store.Close)
+	entries, err := versions(store.Entries(ctx))(name)
+	if err != nil {
+		return err
+	}
+	newest := entries[len(entries)-1]
+	switch {
+	case newest.Kind == keys.Ledger:
+		return &spoken{
+			text: msg.Of("%s is a ledger key, which is not rotated as a matter of course", "%s は台帳の鍵で、定期的な更新の対象ではありません"), args: []any{name},
+			hint: msg.Of("cards and tags would not be found under another one; after a leak add a version with `freearea keys add` (docs/keys.md)",
+				"別の鍵ではカードや内容の照合ができなくなります。漏えいの後は `freearea keys add` でバージョンを追加してください(docs/keys.md)")}
+	case newest.Public:
+		return fmt.Errorf("%w: %s version %d", keys.ErrPublicOnly, name, newest.Version)
+	case newest.Development:
+		return fmt.Errorf("%w: %s version %d", keys.ErrDevelopmentKey, name, newest.Version)
+	}
+	if _, err := store.Generate(ctx, keys.New{Name: name, Kind: newest.Kind, Algorithm: newest.Algorithm}); err != nil {
+		return err
+	}
+	if entries, err = versions(store.Entries(ctx))(name); err != nil {
+		return err
+	}
+	if err := p.listKeys(c, entries); err != nil || c.Bool("json") {
+		return err
+	}
+	switch newest.Kind {
+	case keys.Read:
+		p.printf(msg.Of("new cards get version %d; bring it to the terminals, then `freearea rekey` gives it to the cards that have an older one",
+			"新しいカードにはバージョン %d が書き込まれます。先に端末に配り、その後 `freearea rekey` で発行済みカードを更新してください"), newest.Version+1)
+	case keys.SecurityDomain:
+		p.printf(msg.Of("a card is spoken to under the version that it names; version %d is for cards that are given it", "カードとはカードが示すバージョンで通信します。バージョン %d は今後カードに設定するためのものです"), newest.Version+1)
+	default:
+		p.printf(msg.Of("version %d signs from now on; give its public half to who verifies", "今後はバージョン %d で署名します。公開部分を検証者に配ってください"), newest.Version+1)
+	}
+	return nil
+}
+
+// versions returns what finds the versions of a name among entries, oldest
+// first.
+func versions(all []keys.Entry, err error) func(name string) ([]keys.Entry, error) {
+	return func(name string) ([]keys.Entry, error) {
+		if err != nil {
+			return nil, err
+		}
+		out := slices.DeleteFunc(slices.Clone(all), func(e keys.Entry) bool { return e.Name != name })
+		if len(out) == 0 {
+			return nil, fmt.Errorf("%w: %s", keys.ErrNotFound, name)
+		}
+		return out, nil
+	}
+}
+
+// keyVersion reads NAME and VERSION.
+func keyVersion(c *cli.Context) (ref keys.Ref, err error) {
+	if c.NArg() != 2 {
+		return ref, usagef(msg.Of("%s takes NAME and VERSION", "%s には NAME と VERSION を指定してください"), c.Command.Name)
+	}
+	version, err := strconv.ParseUint(c.Args().Get(1), 10, 7)
+	if err != nil || version == 0 {
+		return ref, usagef(msg.Of("VERSION %s: 1 to %d", "VERSION %s: 1〜%d を指定してください"), c.Args().Get(1), keys.MaxVersion)
+	}
+	return keys.Ref{Name: c.Args().First(), Version: byte(version)}, nil
+}
+
+func (p *program) keysRetire(c *cli.Context) (err error) {
+	ref, err := keyVersion(c)
+	if err != nil {
+		return err
+	}
+	if err := p.mayManageKeys(c); err != nil {
+		return err
+	}
+	store, err := p.openKeystore(c.Context, c)
+	if err != nil {
+		return err
+	}
+	defer closing(&err, store.Close)
+	e, err := store.Retire(c.Context, ref)
+	if err != nil {
+		return err
+	}
+	p.printf(msg.Of("retired %s version %d", "使用停止にしました: %s バージョン %d"), e.Name, e.Version)
+	if e.Kind != keys.Read {
+		return nil
+	}
+	return p.warnOfCards(c, e)
+}
+
+// warnOfCards warns of cards that hold a version of a read key that was
+// retired. The ledger knows versions and services, not the names of their keys.
+func (p *program) warnOfCards(c *cli.Context, e keys.Entry) (err error) {
+	book, err := p.openLedger(c.Context)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer closing(&err, book.Close)
+	use, err := book.ReadKeyUse(c.Context, e.Version)
+	if err != nil || len(use) == 0 {
+		return err
+	}
+	var services []string
+	for _, name := range slices.Sorted(maps.Keys(use)) {
+		services = append(services, fmt.Sprintf("%s (%d)", name, use[name]))
+	}
+	p.notef(msg.Of("freearea: warning: cards hold a read key of version %d: %s; those whose key is %s can't be read until they are rekeyed or `freearea keys reinstate %s %d`",
+		"freearea: 警告: バージョン %d の読取鍵を持つカードがあります: %s。鍵が %s のサービスのカードは、rekey で更新するか `freearea keys reinstate %s %d` を実行するまで読み取れません"),
+		e.Version, strings.Join(services, ", "), e.Name, e.Name, e.Version)
+	return nil
+}
+
+func (p *program) keysReinstate(c *cli.Context) (err error) {
+	ref, err := keyVersion(c)
+	if err != nil {
+		return err
+	}
+	if err := p.mayManageKeys(c); err != nil {
+		return err
+	}
+	store, err := p.openKeystore(c.Context, c)
+	if err != nil {
+		return err
+	}
+	defer closing(&err, store.Close)
+	e, err := store.Reinstate(c.Context, ref)
+	if err != nil {
+		return err
+	}
+	p.printf(msg.Of("%s version %d is in use again", "再び使用できます: %s バージョン %d"), e.Name, e.Version)
+	return nil
+}
+
+func (p *program) keysChangePassphrase(c *cli.Context) (err error) {
+	if err := noArguments(c); err != nil {
+		return err
+	}
+	if err := p.mayManageKeys(c); err != nil {
+		return err
+	}
+	store, err := p.openFileKeystore(c.Context, c)
+	if err != nil {
+		return err
+	}
+	defer closing(&err, store.Close)
+	secret, err := passphrase.Source{File: c.String("new-passphrase-file")}.ReadNew(c.Context, p.lang.T(newPassphrase), p.lang.T(onceMore))
+	if err != nil {
+		return passphraseError(err)
+	}
+	defer clear(secret)
+	if err := store.ChangePassphrase(c.Context, secret, file.Cost{}); err != nil {
+		return err
+	}
+	p.printf(msg.Of("%s has its new passphrase; the old one opens older copies of the file only", "%s のパスフレーズを変更しました。古いパスフレーズで開けるのは、以前の写しだけです"), store.Path())
+	return nil
+}
