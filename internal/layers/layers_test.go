@@ -43,7 +43,7 @@ var layers = [][]string{
 }
 
 // testSupport is imported by tests only; what it imports is its own affair.
-var testSupport = []string{"internal/layers", "internal/docs", "internal/pcscd", "internal/capwrite", "internal/emulatedcard", "internal/hostile", "internal/sweep", "internal/sweep/run", "ledger/ledgertest", "packaging", "internal/pty"}
+var testSupport = []string{"internal/layers", "internal/docs", "internal/pcscd", "internal/capwrite", "internal/emulatedcard", "internal/hostile", "internal/crash", "internal/sweep", "internal/sweep/run", "ledger/ledgertest", "packaging", "internal/pty"}
 
 // noPlace are names that say nothing of what a package holds.
 var noPlace = []string{"util", "utils", "common", "helper", "helpers", "types", "misc", "shared"}

@@ -21,6 +21,7 @@ import (
 // package sweep what they counted.
 var parts = []struct{ pkg, tests string }{
 	{"./provisioner", "^(TestPowerCuts|TestCrashes|TestRepeatedFaults)$"}, // torn cards, a ledger that fails
+	{"./internal/crash", "."}, // the program, its disk, its clock
 }
 
 func main() {
