@@ -395,7 +395,7 @@ func checkManual(t *testing.T, dir string) {
 func checkCompletion(t *testing.T, dir string) {
 	need(t, "bash")
 	for line, want := range map[string]string{
-		"freearea iss": "issue", "freearea keys exp": "export", "freearea readerd --con": "--config",
+		"freearea iss": "issue issue-batch", "freearea keys exp": "export export-terminal", "freearea readerd --con": "--config",
 	} {
 		const script = `. "$0"; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _freearea; echo "${COMPREPLY[*]}"`
 		cmd := exec.Command("bash", append([]string{"-c", script, filepath.Join(dir, "completion.bash")}, strings.Fields(line)...)...)
