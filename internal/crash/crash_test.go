@@ -334,6 +334,72 @@ func TestKilledAtRandom(t *testing.T) {
 	remove(t, s)
 }
 
+// TestBatchKilledAtRandom: a list with several cards on the slots at once. What
+// a killed batch left, the same command finishes.
+func TestBatchKilledAtRandom(t *testing.T) {
+	t.Parallel()
+	const flow = "process: batch killed at random moments"
+	kills := 4
+	if sweep.Full() {
+		kills = 100
+	}
+	seed := uint64(time.Now().UnixNano())
+	random := rand.New(rand.NewPCG(seed, 0))
+	batch := func(s *crash.Site) *crash.Command {
+		t.Helper()
+		c, err := s.Batch(t.Context())
+		must(t, err)
+		t.Cleanup(c.Done)
+		return c
+	}
+	s := newSite(t)
+	began := time.Now()
+	first := batch(s)
+	if err := first.Run(); err != nil {
+		t.Fatalf("%v: %s", err, first.Said())
+	}
+	whole := time.Since(began)
+	remove(t, s)
+	for done, sites := 0, 0; done < kills; sites++ {
+		if sites > kills {
+			t.Fatalf("%d of %d processes lived until they were killed", done, kills)
+		}
+		s := newSite(t)
+		finished := false
+		for tries := 0; tries < 3 && !finished; tries++ {
+			c := batch(s)
+			must(t, c.Start())
+			moment := time.Duration(random.Int64N(int64(whole)))
+			watch := time.AfterFunc(moment, func() { _ = c.Process.Kill() }) // its own process, not waited for yet
+			err := c.Wait()
+			watch.Stop()
+			what := fmt.Sprintf("%s (seed %d), after %v", flow, seed, moment)
+			switch {
+			case err == nil: // faster than the clock
+				finished = true
+				continue
+			case !strings.Contains(err.Error(), "killed"):
+				t.Fatalf("%s: %v: %s", what, err, c.Said())
+			}
+			done++
+			f := sweep.Figures{Cuts: 1}
+			found, err := s.Inspect(t.Context())
+			count(t, &f, what, found, err)
+			f.Converged = sweep.Count(f.Lost == 0 && f.Orphans == 0 && err == nil)
+			tally.Add(f, flow)
+		}
+		last := batch(s)
+		if err := last.Run(); err != nil {
+			t.Fatalf("seed %d: the batch does not end: %v: %s", seed, err, last.Said())
+		}
+		var f sweep.Figures
+		found, err := s.Converged(t.Context(), s.BatchHolders()...)
+		count(t, &f, fmt.Sprintf("%s (seed %d), at the end", flow, seed), found, err)
+		tally.Add(f, flow)
+		remove(t, s)
+	}
+}
+
 // TestClockBack issues after a ledger whose last event is in ten days.
 func TestClockBack(t *testing.T) {
 	t.Parallel()

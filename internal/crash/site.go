@@ -9,6 +9,7 @@ package crash
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -177,10 +178,13 @@ func (s *Site) global() []string {
 	return []string{"--site", s.path("freearea.toml"), "--passphrase-file", s.path(passphrase)}
 }
 
+// expiry is that of every card.
+func expiry() string { return time.Now().AddDate(4, 0, 0).Format(time.DateOnly) }
+
 // issue are the arguments that issue to a holder.
 func (s *Site) issue(holder int, card string) []string {
 	args := []string{"issue", s.manifest(holder), "--consent", s.path(consentFile(holder)),
-		"--card-expiry", time.Now().AddDate(4, 0, 0).Format(time.DateOnly), "--card", "image:" + s.path(card), "--json"}
+		"--card-expiry", expiry(), "--card", "image:" + s.path(card), "--json"}
 	for _, item := range serviceOf(holder).items {
 		args = append(args, "--item", item)
 	}
@@ -195,13 +199,51 @@ func (s *Site) Issue(ctx context.Context, holder int) (*Command, error) {
 
 // IssueTo is Issue to a card of one's choice.
 func (s *Site) IssueTo(ctx context.Context, holder int, card string) (*Command, error) {
+	return s.command(ctx, s.issue(holder, card))
+}
+
+// Batch is the command that issues to the holders of the first service from a
+// list that names their cards, with all of these on the slots.
+func (s *Site) Batch(ctx context.Context) (*Command, error) {
+	list := "consent,cin,card-expiry\n"
+	var cards []string
+	for h := 0; h < s.Holders; h += len(services) {
+		said, err := s.ask(ctx, nil, "card", "show", "--card", "image:"+s.path(Card(h)), "--json")
+		if err != nil {
+			return nil, err
+		}
+		var card struct {
+			CIN string `json:"cin"`
+		}
+		if err := json.Unmarshal([]byte(said), &card); err != nil {
+			return nil, err
+		}
+		list += fmt.Sprintf("%s,%s,%s\n", s.path(consentFile(h)), card.CIN, expiry())
+		cards = append(cards, "--card", "image:"+s.path(Card(h)))
+	}
+	if err := os.WriteFile(s.path("list.csv"), []byte(list), 0o600); err != nil {
+		return nil, err
+	}
+	report := s.path(fmt.Sprintf("report-%d", time.Now().UnixNano())) // of this run
+	return s.command(ctx, append([]string{"issue-batch", s.manifest(0), s.path("list.csv"), "--report", report}, cards...))
+}
+
+// BatchHolders are those whom [Site.Batch] issues to.
+func (s *Site) BatchHolders() (holders []int) {
+	for h := 0; h < s.Holders; h += len(services) {
+		holders = append(holders, h)
+	}
+	return holders
+}
+
+func (s *Site) command(ctx context.Context, args []string) (*Command, error) {
 	// Beside the site, so that its directory holds what a counter's holds.
 	said, err := os.CreateTemp("", "freearea-crash-*")
 	if err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, patience)
-	c := &Command{Cmd: exec.CommandContext(ctx, s.Program, append(s.global(), s.issue(holder, card)...)...), said: said, cancel: cancel}
+	c := &Command{Cmd: exec.CommandContext(ctx, s.Program, append(s.global(), args...)...), said: said, cancel: cancel}
 	c.Dir, c.Stdout, c.Stderr = s.Dir, said, said
 	c.Env = []string{"PATH=/usr/bin:/bin", "USER=tester", "HOME=" + s.Dir, "LC_ALL=C.UTF-8", "TMPDIR=" + s.Dir}
 	return c, nil
