@@ -286,7 +286,11 @@ func (p *program) reconcile(c *cli.Context, pr *provisioner.Provisioner, do job)
 	if !c.Bool("json") {
 		p.showPlan(todo)
 	}
+	unchanged := msg.Of("nothing to do: the card holds what is wanted", "変更なし: カードは既に求める状態です")
 	if out.DryRun {
+		if out.NothingToDo && !c.Bool("json") {
+			p.printf(unchanged)
+		}
 		return p.printJSON(c, out)
 	}
 	if do.before != nil {
@@ -312,7 +316,7 @@ func (p *program) reconcile(c *cli.Context, pr *provisioner.Provisioner, do job)
 	}
 	switch {
 	case todo.NothingToDo():
-		p.printf(msg.Of("nothing to do: the card holds what is wanted", "変更なし: カードは既に求める状態です"))
+		p.printf(unchanged)
 	default:
 		p.sayDone(todo.Purpose, todo.Service, result)
 	}
