@@ -5,15 +5,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
 
 	"github.com/urfave/cli/v2"
 	"golang.org/x/mod/sumdb/note"
 
 	"github.com/freearea/freearea/cmd/freearea/internal/msg"
 	"github.com/freearea/freearea/cmd/freearea/internal/passphrase"
+	"github.com/freearea/freearea/internal/durable"
 	"github.com/freearea/freearea/keys"
 	"github.com/freearea/freearea/ledger"
 )
@@ -181,7 +182,10 @@ func (o *office) keep() error {
 	if seen, err := os.ReadFile(o.checkpoint); err == nil && bytes.Equal(seen, now) {
 		return nil
 	}
-	return replaceFile(o.checkpoint, now)
+	return durable.Replace(o.checkpoint, func(w io.Writer) error {
+		_, err := w.Write(now)
+		return err
+	})
 }
 
 // Close closes both.
@@ -194,23 +198,6 @@ func (o *office) closeLedger() error {
 		return nil
 	}
 	return errors.Join(o.keep(), o.ledger.Close())
-}
-
-// replaceFile writes a file under another name first, so that there is the old
-// one or the new one at any time.
-func replaceFile(path string, data []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".new-*") // mode 0600
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(data)
-	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		return errors.Join(err, os.Remove(f.Name()))
-	}
-	return nil
 }
 
 // actor is who works at which counter, after signIn.
