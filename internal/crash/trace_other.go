@@ -5,4 +5,4 @@ package crash
 import "syscall"
 
 // Trace is for Linux on amd64: see there.
-func Trace(*Command, Tracer) (syscall.WaitStatus, error) { return 0, ErrNoTracing }
+func Trace(*Command, Tracer) (status syscall.WaitStatus, err error) { return status, ErrNoTracing }
