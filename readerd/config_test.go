@@ -318,3 +318,37 @@ delay = "10us"
 		}
 	}
 }
+
+// TestExamples: what is there to be copied is taken as it stands.
+func TestExamples(t *testing.T) {
+	files, err := filepath.Glob(filepath.Join("..", "examples", "*", "readerd.toml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	outputs := map[string]bool{}
+	for _, path := range files {
+		c, err := readerd.LoadConfig(path)
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		for kind, there := range map[string]bool{
+			"http": c.HTTP != nil, "lines": len(c.Lines) > 0, "door": len(c.Doors) > 0, "mqtt": len(c.MQTT) > 0, "keyboard": len(c.Keyboards) > 0,
+		} {
+			outputs[kind] = outputs[kind] || there
+		}
+		for _, s := range c.Services {
+			if _, err := os.Stat(s.Manifest); err != nil {
+				t.Errorf("%s: %v", path, err)
+			}
+		}
+	}
+	for kind, there := range outputs {
+		if !there {
+			t.Errorf("no example has %s", kind)
+		}
+	}
+	if len(files) == 0 {
+		t.Error("no examples")
+	}
+}
