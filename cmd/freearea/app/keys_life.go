@@ -1,6 +1,7 @@
 package app
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -129,20 +130,8 @@ func keyVersion(c *cli.Context) (ref keys.Ref, err error) {
 	return keys.Ref{Name: c.Args().First(), Version: byte(version)}, nil
 }
 
-func (p *program) keysRetire(c *cli.Context) (err error) {
-	ref, err := keyVersion(c)
-	if err != nil {
-		return err
-	}
-	if err := p.mayManageKeys(c); err != nil {
-		return err
-	}
-	store, err := p.openKeystore(c.Context, c)
-	if err != nil {
-		return err
-	}
-	defer closing(&err, store.Close)
-	e, err := store.Retire(c.Context, ref)
+func (p *program) keysRetire(c *cli.Context) error {
+	e, err := p.changeKey(c, keystore.Retire)
 	if err != nil {
 		return err
 	}
@@ -151,6 +140,23 @@ func (p *program) keysRetire(c *cli.Context) (err error) {
 		return nil
 	}
 	return p.warnOfCards(c, e)
+}
+
+// changeKey changes the version of a key that the command names.
+func (p *program) changeKey(c *cli.Context, change func(keystore, context.Context, keys.Ref) (keys.Entry, error)) (e keys.Entry, err error) {
+	ref, err := keyVersion(c)
+	if err != nil {
+		return e, err
+	}
+	if err := p.mayManageKeys(c); err != nil {
+		return e, err
+	}
+	store, err := p.openKeystore(c.Context, c)
+	if err != nil {
+		return e, err
+	}
+	defer closing(&err, store.Close)
+	return change(store, c.Context, ref)
 }
 
 // warnOfCards warns of cards that hold a version of a read key that was
@@ -178,20 +184,8 @@ func (p *program) warnOfCards(c *cli.Context, e keys.Entry) (err error) {
 	return nil
 }
 
-func (p *program) keysReinstate(c *cli.Context) (err error) {
-	ref, err := keyVersion(c)
-	if err != nil {
-		return err
-	}
-	if err := p.mayManageKeys(c); err != nil {
-		return err
-	}
-	store, err := p.openKeystore(c.Context, c)
-	if err != nil {
-		return err
-	}
-	defer closing(&err, store.Close)
-	e, err := store.Reinstate(c.Context, ref)
+func (p *program) keysReinstate(c *cli.Context) error {
+	e, err := p.changeKey(c, keystore.Reinstate)
 	if err != nil {
 		return err
 	}
