@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/freearea/freearea/batch"
 	"github.com/freearea/freearea/consent"
@@ -287,6 +288,29 @@ func TestConsentsFirst(t *testing.T) {
 	r.end()
 	if recorded != 3 {
 		t.Errorf("%d consents of 3 were on record when the first command came", recorded)
+	}
+}
+
+// The report has what another process has begun until now, whenever the ledger
+// was asked last.
+func TestReportHasOthers(t *testing.T) {
+	o := newOffice(t, 1)
+	r := o.begin(o.list(1), func(x *batch.Options) { x.Poll = time.Hour })
+	r.wait(batch.Recording)
+	r.stop()
+	report := r.end()
+	if got := states(report); got != "open" {
+		t.Fatal(got)
+	}
+	const other = ledger.CardRef("00112233445566778899aabbccddeeff")
+	_, err := o.book.Append(t.Context(), ledger.Event{
+		Actor: ledger.Actor{Operator: "clerk", Counter: "window-2"}, Data: ledger.CardBound{Consent: report.Rows[0].Consent, Card: other},
+	})
+	check(t, err)
+	report, err = r.b.Report(t.Context())
+	check(t, err)
+	if got := states(report); got != "unfinished" || report.Rows[0].Card != string(other) {
+		t.Errorf("%s, card %s", got, report.Rows[0].Card)
 	}
 }
 
