@@ -105,16 +105,19 @@ func TestCountedByHand(t *testing.T) {
 	// The data is padded to 112 bytes: an R-MAC over 16 + 112 + 2, 10; the ICV; and
 	// 112 bytes in one call. S-ENC is set twice more.
 	const typeD = 3*4 + 4 + 10 + 1 + 1
+	//
+	// Every command ends by clearing both key objects, and so does deselection;
+	// SELECT begins with it.
 	for _, test := range []struct {
-		kind                       tapKind
-		keys, calls, bytes, writes []int // of each command
+		kind                                tapKind
+		keys, cleared, calls, bytes, writes []int // of each command
 	}{
-		{tapKind{"common-ap", false, false}, []int{0}, []int{0}, []int{0}, []int{0}},
-		{tapKind{"type-a", false, false}, []int{0, 5}, []int{0, typeA}, []int{0, 16 * typeA}, []int{0, 0}},
-		{tapKind{"type-d", false, false}, []int{0, 7}, []int{0, typeD}, []int{0, 16*(typeD-1) + 112}, []int{0, 0}},
+		{tapKind{"common-ap", false, false}, []int{0}, []int{0}, []int{0}, []int{0}, []int{0}},
+		{tapKind{"type-a", false, false}, []int{0, 5}, []int{4, 2}, []int{0, typeA}, []int{0, 16 * typeA}, []int{0, 0}},
+		{tapKind{"type-d", false, false}, []int{0, 7}, []int{4, 2}, []int{0, typeD}, []int{0, 16*(typeD-1) + 112}, []int{0, 0}},
 		// VERIFY: C-MAC over 16 + 5 + 16, 4; ICV and one block; R-MAC of 9. The try
 		// is counted down and given back.
-		{tapKind{"type-a", true, false}, []int{0, 5, 4}, []int{0, 3*4 + 4 + 3, 4 + 2 + 9}, []int{0, 16 * 19, 16 * 15}, []int{0, 0, 2}},
+		{tapKind{"type-a", true, false}, []int{0, 5, 4}, []int{4, 2, 2}, []int{0, 3*4 + 4 + 3, 4 + 2 + 9}, []int{0, 16 * 19, 16 * 15}, []int{0, 0, 2}},
 	} {
 		steps := test.kind.measure(t)
 		if len(steps) != len(test.keys) {
@@ -122,10 +125,10 @@ func TestCountedByHand(t *testing.T) {
 		}
 		for i, s := range steps {
 			w := s.Work
-			got := []int{w.Calls[timing.SetKey], w.Calls[timing.Encrypt], w.Bytes[timing.Encrypt], w.Calls[timing.Write]}
-			want := []int{test.keys[i], test.calls[i], test.bytes[i], test.writes[i]}
+			got := []int{w.Calls[timing.SetKey], w.Calls[timing.ClearKey], w.Calls[timing.Encrypt], w.Bytes[timing.Encrypt], w.Calls[timing.Write]}
+			want := []int{test.keys[i], test.cleared[i], test.calls[i], test.bytes[i], test.writes[i]}
 			if diff := cmp.Diff(want, got); diff != "" {
-				t.Errorf("%s, command %d: keys, calls, bytes, writes (-by hand +counted):\n%s", test.kind, i+1, diff)
+				t.Errorf("%s, command %d: keys, keys cleared, calls, bytes, writes (-by hand +counted):\n%s", test.kind, i+1, diff)
 			}
 			if w.Bytecodes == 0 {
 				t.Errorf("%s, command %d: no bytecodes", test.kind, i+1)
