@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -219,9 +220,19 @@ func TestProof(t *testing.T) {
 			}
 		}
 	}
+	// Another end of the salt leaves the same bytes under the commitment.
+	shifted, err := l.Prove(t.Context(), 6, true)
+	must(t, err)
+	v := &shifted.Events[0].Values[slices.IndexFunc(shifted.Events[0].Values, func(v ledger.ProvedValue) bool { return v.Member == "id" })]
+	v.Salt, v.Value = append(v.Salt, v.Value[0]), v.Value[1:]
+	encoded, err := shifted.Encode()
+	must(t, err)
+	if proved, err := ledger.CheckProof(encoded, known); err == nil {
+		t.Errorf("a value without its first byte: %+v", proved.Event.Data)
+	}
 	p, err := l.Prove(t.Context(), 6, false)
 	must(t, err)
-	encoded, err := p.Encode()
+	encoded, err = p.Encode()
 	must(t, err)
 	if proved, err := ledger.CheckProof(encoded, known); err != nil || proved.Event.Data.(ledger.Issued).ID != "" || bytes.Contains(encoded, []byte("L-1")) {
 		t.Errorf("values that were kept back: %+v, %v", proved, err)
