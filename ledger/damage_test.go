@@ -266,11 +266,19 @@ func TestForgedSignature(t *testing.T) {
 			if err := l.Check(t.Context()); !errors.Is(err, ledger.ErrDamaged) {
 				t.Errorf("verified: %v", err)
 			}
-			p, err := l.Prove(t.Context(), 3, false)
+			if _, err := l.Prove(t.Context(), 3, false); !errors.Is(err, ledger.ErrDamaged) {
+				t.Errorf("a proof of it: %v", err)
+			}
+			known := o.Known
+			o.Known = nil
+			blind, err := ledger.Open(t.Context(), path, o)
+			must(t, err)
+			defer blind.Close()
+			p, err := blind.Prove(t.Context(), 3, false)
 			must(t, err)
 			encoded, err := p.Encode()
 			must(t, err)
-			if _, err := ledger.CheckProof(encoded, o.Known); err == nil {
+			if _, err := ledger.CheckProof(encoded, known); err == nil {
 				t.Error("proved")
 			}
 		})

@@ -45,7 +45,8 @@ type ProvedValue struct {
 const proofType = "ledger-proof"
 
 // Prove makes a proof of an event, in O(log n). With values it opens the
-// commitments to personal data as far as they are not erased.
+// commitments to personal data as far as they are not erased. With Options.Known
+// a proof that would not be accepted is an error that wraps [ErrDamaged].
 func (l *Ledger) Prove(ctx context.Context, seq int64, values bool) (*Proof, error) {
 	return ask(ctx, l, func() (*Proof, error) {
 		conn, err := l.db.Conn(ctx)
@@ -58,7 +59,19 @@ func (l *Ledger) Prove(ctx context.Context, seq int64, values bool) (*Proof, err
 			return nil, err
 		}
 		defer func() { _ = exec(context.WithoutCancel(ctx), conn, "ROLLBACK") }()
-		return prove(ctx, conn, seq, values)
+		p, err := prove(ctx, conn, seq, values)
+		if err != nil || l.known == nil {
+			return p, err
+		}
+		// Where the ledger is damaged, that is told here and not to the third party.
+		encoded, err := p.Encode()
+		if err == nil {
+			_, err = CheckProof(encoded, l.known)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%w: what it has of event %d proves nothing: %w", ErrDamaged, seq, err)
+		}
+		return p, nil
 	})
 }
 

@@ -69,6 +69,10 @@ func TestStaff(t *testing.T) {
 	expect("a clerk, with oneself", hire(t, path, "sup", "sup", "clerk", staff.Clerk), ledger.ErrSecond)
 	expect("a clerk, with two", hire(t, path, "sup", "cust", "clerk", staff.Clerk), nil)
 	expect("the same id again", hire(t, path, "sup", "cust", "clerk", staff.Clerk), ledger.ErrExists)
+	_, err := ledgertest.MustOpen(t, path, "sup", ledger.Options{Second: ledgertest.Operator("cust")}).Append(t.Context(), ledger.Event{
+		Actor: ledger.Actor{Counter: "w"}, Data: ledger.OperatorAdded{Operator: "twin", Role: staff.Supervisor, Key: ledgertest.Operator("sup").Public()},
+	})
+	expect("the same key under another id", err, ledger.ErrExists)
 	expect("an auditor", hire(t, path, "sup", "cust", "aud", staff.Auditor), nil)
 	expect("second who may not be", hire(t, path, "sup", "clerk", "x", staff.Clerk), ledger.ErrSecond)
 	expect("a clerk adds", hire(t, path, "clerk", "sup", "x", staff.Clerk), ledger.ErrNotAllowed)
