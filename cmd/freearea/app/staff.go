@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"crypto/ed25519"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -80,13 +81,13 @@ func (p *program) logSigner(ctx context.Context, store keystore) (note.Signer, e
 	})
 }
 
-// logVerifiers knows every version of the site's key of checkpoints.
-func (p *program) logVerifiers(ctx context.Context, store keystore) (note.Verifiers, error) {
+// logKeys returns every version of the site's key of checkpoints, also those
+// that sign no more: what they signed stays good.
+func (p *program) logKeys(ctx context.Context, store keystore) (list []ed25519.PublicKey, err error) {
 	entries, err := store.Entries(ctx)
 	if err != nil {
 		return nil, err
 	}
-	var list []note.Verifier
 	for _, e := range entries {
 		if e.Name != p.site.Keys.Checkpoints || e.Kind != keys.LedgerSigning {
 			continue
@@ -95,6 +96,19 @@ func (p *program) logVerifiers(ctx context.Context, store keystore) (note.Verifi
 		if err != nil {
 			return nil, err
 		}
+		list = append(list, public)
+	}
+	return list, nil
+}
+
+// logVerifiers knows every version of the site's key of checkpoints.
+func (p *program) logVerifiers(ctx context.Context, store keystore) (note.Verifiers, error) {
+	versions, err := p.logKeys(ctx, store)
+	if err != nil {
+		return nil, err
+	}
+	var list []note.Verifier
+	for _, public := range versions {
 		v, err := ledger.LogVerifier(logName, public)
 		if err != nil {
 			return nil, err
