@@ -219,8 +219,8 @@ func TestProof(t *testing.T) {
 		for at := 0; at < len(encoded); at += 7 {
 			changed := bytes.Clone(encoded)
 			changed[at] ^= 1
-			if _, err := ledger.CheckProof(changed, known); err == nil {
-				t.Fatalf("event %d: changed at %d: %.40s", seq, at, encoded[at:])
+			if _, err := ledger.CheckProof(changed, known); !errors.Is(err, ledger.ErrProof) && !errors.Is(err, ledger.ErrCheckpoint) {
+				t.Fatalf("event %d: changed at %d: %.40s: %v", seq, at, encoded[at:], err)
 			}
 		}
 	}
@@ -240,6 +240,18 @@ func TestProof(t *testing.T) {
 	must(t, err)
 	if proved, err := ledger.CheckProof(encoded, known); err != nil || proved.Event.Data.(ledger.Issued).ID != "" || bytes.Contains(encoded, []byte("L-1")) {
 		t.Errorf("values that were kept back: %+v, %v", proved, err)
+	}
+	// An operator who did not sign it, proved as well.
+	more, err := l.Prove(t.Context(), 6, false)
+	must(t, err)
+	signed, err := l.Prove(t.Context(), 9, false) // in the names of two
+	must(t, err)
+	more.Events = append(more.Events, signed.Events[2])
+	if encoded, err = more.Encode(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ledger.CheckProof(encoded, known); !errors.Is(err, ledger.ErrProof) {
+		t.Errorf("an event too many: %v", err)
 	}
 	// Somebody else's event, with all that belongs to it.
 	other, err := l.Prove(t.Context(), 5, false)

@@ -365,13 +365,8 @@ func (a *audit) take(b *batch) error {
 
 // sameKeys tells that the workers had the keys that the events give.
 func (a *audit) sameKeys(e Event) error {
-	a.signatures++
-	ids := []string{e.Actor.Operator}
-	if e.Second != "" {
+	for _, id := range e.signers() {
 		a.signatures++
-		ids = append(ids, e.Second)
-	}
-	for _, id := range ids {
 		if o, p := a.roster[id], a.presumed[id]; o == nil || p == nil || !bytes.Equal(o.Key, p.Key) {
 			return fmt.Errorf("%w: %s", ErrOperator, id)
 		}

@@ -294,7 +294,14 @@ func (p *program) ledgerCheckProof(c *cli.Context) error {
 	if proved.Second != nil {
 		row(msg.Of("second", "もう1人"), proved.Second.ID+", "+p.lang.T(roleText(proved.Second.Role)))
 	}
+	row(msg.Of("counter", "窓口"), line.Counter)
+	if line.Reason != "" {
+		row(msg.Of("reason", "理由"), line.Reason)
+	}
 	row(msg.Of("data", "内容"), string(line.Data))
+	if len(line.Erased) > 0 {
+		row(msg.Of("not shown", "非開示"), p.lang.T(msg.Of("%s: erased, or kept back", "%s(消去済み、または開示なし)"), strings.Join(line.Erased, ", ")))
+	}
 	return w.write(p.Stdout, "")
 }
 
