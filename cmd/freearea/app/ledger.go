@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/urfave/cli/v2"
 	"golang.org/x/mod/sumdb/note"
@@ -373,12 +374,26 @@ func exporter(format string, to io.Writer) (write func(exportedEvent) error, fin
 			if err := json.Unmarshal(e.Data, &d); err != nil {
 				return err
 			}
-			return w.Write([]string{strconv.FormatInt(e.Seq, 10), e.Time, e.Kind, e.Operator, orEmpty(e.Second), e.Counter, e.Reason,
-				d.Service, d.Card, d.Consent, d.Run, d.ID, strings.Join(e.Erased, " "), string(e.Data)})
+			row := []string{strconv.FormatInt(e.Seq, 10), e.Time, e.Kind, e.Operator, orEmpty(e.Second), e.Counter, e.Reason,
+				d.Service, d.Card, d.Consent, d.Run, d.ID, strings.Join(e.Erased, " "), string(e.Data)}
+			for i := range row {
+				row[i] = noFormula(row[i])
+			}
+			return w.Write(row)
 		}
 		return write, func() error { w.Flush(); return w.Error() }, w.Write(head)
 	}
 	return nil, nil, usagef(msg.Of("--format %s: json or csv", "--format %s: json または csv を指定してください"), format)
+}
+
+// noFormula puts an apostrophe before a cell that a spreadsheet would take for a
+// formula: what stands in it is the choice of people whom the auditor audits.
+// Of what begins with an apostrophe already there are then two.
+func noFormula(cell string) string {
+	if first, _ := utf8.DecodeRuneInString(cell); strings.ContainsRune("=+-@\t\r\n'＝＋－＠", first) {
+		return "'" + cell
+	}
+	return cell
 }
 
 func (p *program) ledgerBackup(c *cli.Context) (err error) {
