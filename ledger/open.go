@@ -322,10 +322,11 @@ var ourSchema = sync.OnceValues(func() (map[string]string, error) {
 	return objects(ctx, fresh)
 })
 
-// objects returns the statements of a schema by "type name". Statistics that
-// ANALYZE leaves behind are not part of it.
+// objects returns the statements of a schema by "type name". The tables of
+// statistics that ANALYZE leaves behind are not part of it; anything else of such
+// a name is.
 func objects(ctx context.Context, db *sql.DB) (map[string]string, error) {
-	rows, err := db.QueryContext(ctx, "SELECT type || ' ' || name, coalesce(sql, '') FROM sqlite_schema WHERE name NOT GLOB 'sqlite_stat*'")
+	rows, err := db.QueryContext(ctx, "SELECT type || ' ' || name, coalesce(sql, '') FROM sqlite_schema WHERE type <> 'table' OR name NOT IN ('sqlite_stat1', 'sqlite_stat4')")
 	if err != nil {
 		return nil, err
 	}
