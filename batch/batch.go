@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -33,6 +34,8 @@ var (
 	ErrStopped = errors.New("the batch was stopped")
 	// ErrUnderWay: the card is still being written in another slot.
 	ErrUnderWay = errors.New("the card's row is still under way in another slot")
+	// ErrRowRevoked: the card's row was issued to it, and revoked since.
+	ErrRowRevoked = errors.New("the row was issued to this card, and was revoked since")
 )
 
 // Ledger is what a batch asks of the ledger; *[ledger.Ledger] is one.
@@ -46,6 +49,10 @@ type Ledger interface {
 type Options struct {
 	Manifest *manifest.Manifest
 	LoadFile *capfile.File
+	// Manifests are those of other services that are at hand, by id. What was
+	// revoked of them, or of Manifest, while its card was elsewhere is erased from
+	// each card that is presented.
+	Manifests map[string]*manifest.Manifest
 	// Provisioner is how each card is worked on. Its Card, Ledger and Progress
 	// are set for each.
 	Provisioner provisioner.Provisioner
@@ -117,7 +124,10 @@ type Batch struct {
 	next      int             // rows before it need not be looked at for cards that nobody names
 	count     map[State]int
 	refusals  []Refusal
-	started   time.Time // first card
+	wipes     []Wipe
+	wipeOf    map[issueKey]int // in wipes
+	wiped     int              // of wipes
+	started   time.Time        // first card
 	finished  chan struct{}
 	observing sync.Mutex
 }
@@ -137,7 +147,10 @@ func New(ctx context.Context, list *List, o Options) (*Batch, error) {
 		o.Poll = 2 * time.Second
 	}
 	o.Provisioner.Ledger = o.Ledger
-	b := &Batch{o: o, list: list, byConsent: map[string]*row{}, byCard: map[ledger.CardRef]*row{}, byCIN: map[string]*row{}, count: map[State]int{}, finished: make(chan struct{})}
+	manifests := maps.Collect(maps.All(o.Manifests))
+	manifests[o.Manifest.ID] = o.Manifest
+	o.Manifests = manifests
+	b := &Batch{o: o, list: list, byConsent: map[string]*row{}, byCard: map[ledger.CardRef]*row{}, byCIN: map[string]*row{}, count: map[State]int{}, wipeOf: map[issueKey]int{}, finished: make(chan struct{})}
 	owners, err := b.idOwners(ctx)
 	if err != nil {
 		return nil, err
@@ -521,21 +534,33 @@ func (b *Batch) present(watching context.Context, slot string, before <-chan str
 	}
 	defer session.Close()
 	<-before
-	for {
+	for wiped := false; ; wiped = true {
 		if watching.Err() != nil {
 			b.refuse(slot, nil, session.CardRef, ErrStopped)
 			return
 		}
-		r, err := b.claim(ctx, slot, session)
+		on, err := b.o.Ledger.IssuesOn(ctx, session.CardRef)
 		if err != nil {
 			b.refuse(slot, nil, session.CardRef, err)
 			return
 		}
-		if r.state.issued() {
+		r, err := b.claim(ctx, slot, session, on)
+		pass()
+		// Whatever row it has: the holder asked for it, and here is the card.
+		if !wiped && !errors.Is(err, ErrUnderWay) {
+			b.wipe(ctx, &pr, session, slot, r, on)
+		}
+		switch {
+		case err != nil:
+			b.refuse(slot, nil, session.CardRef, err)
+			return
+		case r.state.issued() && slices.ContainsFunc(on, func(i ledger.CardIssue) bool { return i.Revoked && b.holds(r, i.Issued) }):
+			b.revoked(slot, r, session.CardRef)
+			return
+		case r.state.issued():
 			b.tell(Event{Kind: Recognised, Slot: slot, Line: r.Line, Reference: r.Reference})
 			return
 		}
-		pass()
 		err = b.issue(ctx, &pr, session, r)
 		if again := b.settle(ctx, slot, session.CardRef, r, err); !again {
 			return
@@ -543,12 +568,13 @@ func (b *Batch) present(watching context.Context, slot string, before <-chan str
 	}
 }
 
-// claim finds the row for a card and keeps it for the slot. A row that is issued
-// is returned as it is: the card is one of the list's.
-func (b *Batch) claim(ctx context.Context, slot string, s *provisioner.Session) (*row, error) {
+// claim finds the row for a card, on which the ledger has these issues, and
+// keeps it for the slot. A row that is issued is returned as it is: the card is
+// one of the list's.
+func (b *Batch) claim(ctx context.Context, slot string, s *provisioner.Session, on []ledger.CardIssue) (*row, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	r, err := b.match(ctx, s)
+	r, err := b.match(ctx, s, on)
 	if err != nil || r.state.issued() {
 		return r, err
 	}
@@ -563,13 +589,9 @@ func (b *Batch) claim(ctx context.Context, slot string, s *provisioner.Session) 
 	return r, nil
 }
 
-func (b *Batch) match(ctx context.Context, s *provisioner.Session) (*row, error) {
+func (b *Batch) match(ctx context.Context, s *provisioner.Session, on []ledger.CardIssue) (*row, error) {
 	if r := b.byCard[s.CardRef]; r != nil {
 		return r, nil
-	}
-	active, ok, err := b.o.Ledger.ActiveIssue(ctx, b.o.Manifest.ID, s.CardRef)
-	if err != nil {
-		return nil, err
 	}
 	if r := b.named(s.CIN); r != nil {
 		if r.card == "" {
@@ -582,11 +604,16 @@ func (b *Batch) match(ctx context.Context, s *provisioner.Session) (*row, error)
 		}
 		return r, nil
 	}
-	if ok && active.Consent != "" {
-		if r := b.byConsent[active.Consent]; r != nil { // issued meanwhile, by another process
+	for _, issue := range on {
+		if issue.Service != b.o.Manifest.ID {
+			continue
+		}
+		if r := b.byConsent[issue.Consent]; r != nil { // issued meanwhile, by another process
 			return r, b.refresh(ctx, r)
 		}
-		return nil, fmt.Errorf("%w: issue number %d, under another consent", provisioner.ErrOtherIssue, active.IssueNumber)
+		if !issue.Revoked { // what was, is erased first
+			return nil, fmt.Errorf("%w: issue number %d, under another consent", provisioner.ErrOtherIssue, issue.IssueNumber)
+		}
 	}
 	for ; b.next < len(b.rows); b.next++ {
 		if r := b.rows[b.next]; r.CIN == "" && r.state == Open {

@@ -21,6 +21,10 @@ const (
 	Done        EventKind = "issued"     // the card can be taken away
 	Recognised  EventKind = "recognised" // the card has its row's content already
 	Refused     EventKind = "refused"    // the card can be taken away, and got nothing or not all
+	// What was revoked while the card was elsewhere is erased now, or is not:
+	// the card stays in its slot, its row is next.
+	Wiped    EventKind = "wiped"
+	NotWiped EventKind = "not-wiped"
 )
 
 var slotEvents = map[iso7816.EventKind]EventKind{
@@ -34,9 +38,11 @@ type Event struct {
 	Slot      string
 	Line      int // of the row, 0 while there is none
 	Reference string
+	Service   string               // of kinds Wiped, NotWiped, and Progress where one is erased that was revoked
 	Progress  provisioner.Progress // of kind Progress
 	Row       *Entry               // of kinds Done and Refused, where there is a row
-	Err       error                // of kind Refused
+	Wipe      *Wipe                // of kinds Wiped and NotWiped
+	Err       error                // of kinds Refused and NotWiped
 	Totals    Totals
 }
 
@@ -49,6 +55,8 @@ type Totals struct {
 	Refused    int
 	Unfinished int // begun, and waiting for their own cards
 	Open       int // waiting for a card, or under way
+	Wiped      int // revoked services that were erased from cards in this run
+	NotWiped   int // and those found in this run that are still on their cards
 	// PerMinute is how many cards were issued in a minute since the first one
 	// was presented, and Left how long the rest will take at that; 0 before the
 	// first.
@@ -71,6 +79,7 @@ func (b *Batch) Totals() Totals {
 	t := Totals{
 		Rows: len(b.rows), Before: b.count[IssuedBefore], Issued: b.count[Issued], Beside: b.count[IssuedBeside], Refused: b.count[RefusedRow],
 		Unfinished: b.count[Unfinished], Open: b.count[Open] + b.count[underWay],
+		Wiped: b.wiped, NotWiped: len(b.wipes) - b.wiped,
 	}
 	if past := b.o.Now().Sub(b.started); t.Issued > 0 && past > 0 {
 		t.PerMinute = float64(t.Issued) / past.Minutes()

@@ -42,7 +42,7 @@ var schema embed.FS
 // at fault, and names the file. A new file has mode 0600.
 func Open(ctx context.Context, path string, o Options) (*Ledger, error) {
 	l := &Ledger{
-		path: path, clock: o.Clock, wait: o.Wait, ro: o.ReadOnly, writer: make(chan struct{}, 1),
+		path: path, clock: o.Clock, wait: o.Wait, ro: o.ReadOnly,
 		operator: o.Operator, second: o.Second, log: o.Log, digest: o.Digest, known: o.Known, rand: o.Rand,
 	}
 	if l.rand == nil {
@@ -81,17 +81,27 @@ func Open(ctx context.Context, path string, o Options) (*Ledger, error) {
 	l.read = &pool{db: l.db, statements: map[string]*sql.Stmt{}}
 	err = l.patiently(ctx, func() error { return l.examine(ctx) })
 	if err == nil && !l.ro {
-		// Can it be written? SQLite opens a file that it can't write for
-		// reading, and says so late.
-		err = l.write(ctx, func(*cached) error { return nil })
-	} else {
-		err = l.fail(err)
+		err = l.openWriter(ctx)
 	}
 	if err != nil {
-		l.db.Close()
-		return nil, err
+		return nil, l.fail(errors.Join(err, l.db.Close()))
 	}
 	return l, nil
+}
+
+// openWriter makes the writer, and sees that it can write: SQLite opens a file
+// that it can't write for reading, and says so late.
+func (l *Ledger) openWriter(ctx context.Context) error {
+	w, err := newWriter(ctx, l.db)
+	if err != nil {
+		return err
+	}
+	if err := l.patiently(ctx, func() error { return w.exec(ctx, "BEGIN IMMEDIATE") }); err != nil {
+		return errors.Join(err, w.close())
+	}
+	l.writer = make(chan *writer, 1)
+	l.writer <- w
+	return w.exec(ctx, "ROLLBACK")
 }
 
 // database opens the file with SQLite. A page in the write-ahead log is on
@@ -118,7 +128,7 @@ func database(path, mode string) (*sql.DB, error) {
 		return nil, err
 	}
 	db := sql.OpenDB(connector)
-	db.SetMaxOpenConns(4)
+	db.SetMaxOpenConns(5) // one of them writes
 	return db, nil
 }
 
@@ -312,10 +322,11 @@ var ourSchema = sync.OnceValues(func() (map[string]string, error) {
 	return objects(ctx, fresh)
 })
 
-// objects returns the statements of a schema by "type name". Statistics that
-// ANALYZE leaves behind are not part of it.
+// objects returns the statements of a schema by "type name". The tables of
+// statistics that ANALYZE leaves behind are not part of it; anything else of such
+// a name is.
 func objects(ctx context.Context, db *sql.DB) (map[string]string, error) {
-	rows, err := db.QueryContext(ctx, "SELECT type || ' ' || name, coalesce(sql, '') FROM sqlite_schema WHERE name NOT GLOB 'sqlite_stat*'")
+	rows, err := db.QueryContext(ctx, "SELECT type || ' ' || name, coalesce(sql, '') FROM sqlite_schema WHERE type <> 'table' OR name NOT IN ('sqlite_stat1', 'sqlite_stat4')")
 	if err != nil {
 		return nil, err
 	}

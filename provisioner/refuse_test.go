@@ -297,6 +297,34 @@ func TestWrongKey(t *testing.T) {
 	wants(t, err, errDisk)
 }
 
+// A key that a Security Domain has refused is not tried again while the card
+// lies there, whatever else is done with the card.
+func TestWrongKeyOnce(t *testing.T) {
+	b := newBook(t)
+	c := newCounter(t, b)
+	byDomain(c)
+	c.mustIssue(c.request(points))
+	right := c.Domains[0].Key
+	c.Domains[0].Key = keys.Ref{Name: "service"}
+	s, err := c.Connect(t.Context())
+	check(t, err)
+	defer s.Close()
+	n := c.wire.sent(insInitializeUpdate)
+	for range 2 {
+		_, err := c.Wipe(t.Context(), s, points)
+		wants(t, err, scp.ErrCardCryptogram)
+	}
+	if sent := c.wire.sent(insInitializeUpdate) - n; sent != 1 {
+		t.Errorf("%d times INITIALIZE UPDATE", sent)
+	}
+	if n := len(events[ledger.AuthenticationFailed](t, b, ledger.Filter{})); n != 1 {
+		t.Errorf("%d failures recorded", n)
+	}
+	c.Domains[0].Key = right
+	_, err = c.withdraw(points) // another session
+	check(t, err)
+}
+
 // impostor answers GET DATA in the clear with another card's identity.
 type impostor struct {
 	iso7816.Card

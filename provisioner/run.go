@@ -92,6 +92,7 @@ func (p *Provisioner) Run(ctx context.Context, s *Session, plan *Plan) (*Result,
 				w.hold("", ledger.RunFinished{Run: run, Outcome: ledger.Failed, Error: short(err)})
 				err = errors.Join(err, w.write(ctx))
 			}
+			s.lost = true // some cards end the channel when they refuse: what comes next opens one
 			return nil, &RunError{Run: run, Done: done, Step: step.Name, Err: err}
 		}
 		done = append(done, step.Name)

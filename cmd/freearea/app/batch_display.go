@@ -102,16 +102,20 @@ func (d *display) event(e batch.Event) {
 	if e.Reference != "" {
 		row += " (" + e.Reference + ")"
 	}
+	if e.Line == 0 {
+		row = d.p.lang.T(msg.Of("no row", "行なし"))
+	}
 	switch e.Kind {
 	case batch.Done:
 		d.say(msg.Of("%s: issued: %s, ID %s, issue number %d; take the card away", "%s: 発行完了: %s、ID %s、発行番号 %d。カードを取ってください"),
 			e.Slot, row, e.Row.ID, e.Row.IssueNumber)
 	case batch.Recognised:
 		d.say(msg.Of("%s: issued already: %s; take the card away", "%s: 発行済みのカードです: %s。カードを取ってください"), e.Slot, row)
+	case batch.Wiped:
+		d.say(msg.Of("%s: erased: %s, which was revoked: %s; leave the card", "%s: 消去しました: 失効済みの %s: %s。カードはそのまま置いてください"), e.Slot, e.Service, row)
+	case batch.NotWiped:
+		d.say(msg.Of("%s: not erased: %s, which was revoked: %s: %s", "%s: 消去できません: 失効済みの %s: %s: %s"), e.Slot, e.Service, row, oneLine(d.p.explain(e.Err)))
 	case batch.Refused:
-		if e.Line == 0 {
-			row = d.p.lang.T(msg.Of("no row", "行なし"))
-		}
 		d.say(msg.Of("%s: not issued: %s: %s", "%s: 発行できません: %s: %s"), e.Slot, row, oneLine(d.p.explain(e.Err)))
 	}
 	d.show(e, row)
@@ -146,7 +150,7 @@ func (d *display) show(e batch.Event, row string) {
 		return
 	case batch.Presented:
 		text = d.p.lang.T(msg.Of("card found", "カード確認中"))
-	case batch.Matched:
+	case batch.Matched, batch.Wiped, batch.NotWiped:
 		text = row
 	case batch.Progress:
 		of = int64(n.Steps) * step
@@ -155,7 +159,11 @@ func (d *display) show(e batch.Event, row string) {
 			done += int64(n.Commands * step / n.Total)
 		}
 		done = min(done, of-1) // a full bar can't be used again
-		text = row + " " + d.p.lang.T(stepText(provisioner.StepName(n.Name)))
+		text = row
+		if e.Service != "" {
+			text = d.p.lang.T(msg.Of("erasing %s:", "%s を消去中:"), e.Service)
+		}
+		text += " " + d.p.lang.T(stepText(provisioner.StepName(n.Name)))
 	case batch.Done, batch.Recognised, batch.Refused:
 		text = d.p.lang.T(msg.Of("take the card away", "カードを取ってください"))
 	default:

@@ -214,6 +214,8 @@ func (p *program) checkLedger(ctx context.Context) finding {
 	case err == nil:
 		f.Code, f.OK, f.what = "ok", true, msg.Of("is whole", "正常です")
 		return f
+	case errors.Is(err, fs.ErrNotExist) && p.sawLedger():
+		f.Code, f.what, f.todo = "missing", msg.Of("is missing", "ありません"), noLedger
 	case errors.Is(err, fs.ErrNotExist):
 		f.Code, f.OK, f.what = "missing", true, msg.Of("none yet: `freearea staff init` makes it", "まだありません(`freearea staff init` で作成します)")
 		return f

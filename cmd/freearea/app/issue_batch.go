@@ -37,8 +37,8 @@ func (p *program) issueBatchCommand() *cli.Command {
 		Usage:     t(msg.Of("issue a service to the cards of a list, in any number of slots at once", "リストに従い、複数のスロットで同時にサービスを発行する")),
 		ArgsUsage: "MANIFEST LIST.csv",
 		Description: t(msg.Of(
-			"A card that is presented gets the row that names its CIN, or else the next row. Ctrl-C finishes the cards under way; the same command goes on where it stopped. docs/operations.md says what a list holds.",
-			"置かれたカードには、そのCINを指定した行、なければ次の行を発行します。Ctrl-C で処理中のカードを終えて停止し、同じコマンドで続きから再開します。リストの内容は docs/operations.md にあります。")),
+			"A card that is presented gets the row that names its CIN, or else the next row. What was revoked while the card was elsewhere is erased first. Ctrl-C finishes the cards under way; the same command goes on where it stopped. docs/operations.md says what a list holds.",
+			"置かれたカードには、そのCINを指定した行、なければ次の行を発行します。カードがないまま失効させたサービスは、先に消去します。Ctrl-C で処理中のカードを終えて停止し、同じコマンドで続きから再開します。リストの内容は docs/operations.md にあります。")),
 		Flags: []cli.Flag{
 			&cli.StringSliceFlag{Name: "card", Usage: t(msg.Of(
 				"slots to use: `pcsc:NAME`, or pcsc: for all; or image:FILE; repeat for each",
@@ -73,6 +73,9 @@ func (p *program) issueBatch(c *cli.Context) (err error) {
 		if o.CardExpiry, err = time.ParseInLocation(time.DateOnly, s, japan); err != nil {
 			return usagef(msg.Of("--card-expiry %s: a date like 2030-03-31 is expected", "--card-expiry %s: 2030-03-31 のような日付を指定してください"), s)
 		}
+	}
+	if o.Manifests, err = p.siteManifests(); err != nil {
+		return err
 	}
 	path := c.Args().Get(1)
 	o.Dir = filepath.Dir(path)
@@ -197,7 +200,8 @@ func (p *program) writeReport(name string, r *batch.Report) error {
 	return durable.SyncDirectory(filepath.Dir(name))
 }
 
-// batchEnd says what has come of it. Rows that are left make the exit status 1.
+// batchEnd says what has come of it. Rows that are left, and what was revoked and
+// could not be erased, make the exit status 1.
 func (p *program) batchEnd(c *cli.Context, report string, r *batch.Report) error {
 	t := r.Totals
 	if c.Bool("json") {
@@ -207,17 +211,32 @@ func (p *program) batchEnd(c *cli.Context, report string, r *batch.Report) error
 	} else {
 		p.printf(msg.Of("issued: %d of %d rows (now %d, before %d, by other processes %d)", "発行済み: %[2]d 行中 %[1]d 行(今回 %[3]d、以前 %[4]d、他のプロセス %[5]d)"),
 			t.Issued+t.Before+t.Beside, t.Rows, t.Issued, t.Before, t.Beside)
+		if t.Wiped+t.NotWiped > 0 {
+			p.printf(msg.Of("revoked services found on cards: %d erased, %d still there", "カードに残っていた失効済みサービス: 消去 %d、未消去 %d"), t.Wiped, t.NotWiped)
+		}
 		p.printf(msg.Of("report: %s.csv, %s.json", "報告書: %s.csv、%s.json"), report, report)
 	}
-	left := t.Open + t.Unfinished + t.Refused
-	if left == 0 {
-		return nil
+	var all []error
+	if left := t.Open + t.Unfinished + t.Refused; left > 0 {
+		all = append(all, &spoken{
+			text: msg.Of("rows not issued: %d (%d refused, %d unfinished on their cards, %d without a card)",
+				"未発行の行: %d(拒否 %d、カード上で未完了 %d、カード待ち %d)"), args: []any{left, t.Refused, t.Unfinished, t.Open},
+			hint: msg.Of("the report says why; run the same command again: it goes on where it stopped, an unfinished card in any slot",
+				"理由は報告書にあります。同じコマンドをもう一度実行すると続きから再開します。未完了のカードはどのスロットに置いてもかまいません")})
 	}
-	return &spoken{
-		text: msg.Of("rows not issued: %d (%d refused, %d unfinished on their cards, %d without a card)",
-			"未発行の行: %d(拒否 %d、カード上で未完了 %d、カード待ち %d)"), args: []any{left, t.Refused, t.Unfinished, t.Open},
-		hint: msg.Of("the report says why; run the same command again: it goes on where it stopped, an unfinished card in any slot",
-			"理由は報告書にあります。同じコマンドをもう一度実行すると続きから再開します。未完了のカードはどのスロットに置いてもかまいません")}
+	failed := 0
+	for _, w := range r.Wipes {
+		if w.Failed() {
+			failed++
+		}
+	}
+	if failed > 0 {
+		all = append(all, &spoken{
+			text: msg.Of("revoked services that could not be erased from their cards: %d", "カードから消去できなかった失効済みサービス: %d"), args: []any{failed},
+			hint: msg.Of("the report says which and why; with such a card `freearea withdraw` finishes it, or any command that sees the card",
+				"対象と理由は報告書にあります。そのカードで `freearea withdraw` を実行するか、次にカードを使うコマンドが消去を完了します")})
+	}
+	return errors.Join(all...)
 }
 
 // batchSource opens what --card names: slots of PC/SC, or images, each in a slot

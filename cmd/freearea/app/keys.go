@@ -253,6 +253,14 @@ type keyListing struct {
 	Development bool      `json:"development"`
 }
 
+func listingOf(e keys.Entry) keyListing {
+	l := keyListing{1, "key", e.Name, e.Kind, e.Version, e.Algorithm, e.Check, e.Created.UTC().Format(jsonTime), nil, e.Public, e.Development}
+	if !e.Retired.IsZero() {
+		l.Retired = orNull(e.Retired.UTC().Format(jsonTime))
+	}
+	return l
+}
+
 func (p *program) keysList(c *cli.Context) (err error) {
 	if err := noArguments(c); err != nil {
 		return err
@@ -277,11 +285,7 @@ func (p *program) listKeys(c *cli.Context, entries []keys.Entry) error {
 	if c.Bool("json") {
 		enc := json.NewEncoder(p.Stdout)
 		for _, e := range entries {
-			l := keyListing{1, "key", e.Name, e.Kind, e.Version, e.Algorithm, e.Check, e.Created.UTC().Format(jsonTime), nil, e.Public, e.Development}
-			if !e.Retired.IsZero() {
-				l.Retired = orNull(e.Retired.UTC().Format(jsonTime))
-			}
-			if err := enc.Encode(l); err != nil {
+			if err := enc.Encode(listingOf(e)); err != nil {
 				return err
 			}
 		}

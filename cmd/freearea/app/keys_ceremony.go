@@ -1,6 +1,7 @@
 package app
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"crypto/subtle"
@@ -66,7 +67,7 @@ func (p *program) keysCeremony(c *cli.Context) (err error) {
 	if count < 2 || count > maxComponents {
 		return usagef(msg.Of("--components %d: 2 to %d", "--components %d: 2〜%d を指定してください"), count, maxComponents)
 	}
-	if err := p.mayManageKeys(c); err != nil {
+	if err := p.mayExchangeKeys(c); err != nil {
 		return err
 	}
 	store, err := p.openKeystore(c.Context, c)
@@ -74,6 +75,9 @@ func (p *program) keysCeremony(c *cli.Context) (err error) {
 		return err
 	}
 	defer closing(&err, store.Close)
+	if err := free(c.Context, store, n); err != nil {
+		return err // before the custodians have typed everything
+	}
 
 	parts := newCombined(n)
 	defer parts.erase()
@@ -109,7 +113,30 @@ func (p *program) keysCeremony(c *cli.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	p.printf(msg.Of("added %s version %d, %s, check value %s", "追加しました: %s バージョン %d、%s、チェック値 %s"), e.Name, e.Version, e.Algorithm, check)
+	// As the keystore computes it from what it holds now; a token may not be
+	// able to, and has shown by other means that it holds the key.
+	p.printf(msg.Of("added %s version %d, %s, check value %s", "追加しました: %s バージョン %d、%s、チェック値 %s"), e.Name, e.Version, e.Algorithm, cmp.Or(e.Check, check))
+	return nil
+}
+
+// free says whether the store could take the key.
+func free(ctx context.Context, store keys.Store, n keys.New) error {
+	entries, err := store.Entries(ctx)
+	if err != nil {
+		return err
+	}
+	if err := keys.CheckName(n.Name); err != nil {
+		return err
+	}
+	for _, e := range entries {
+		switch {
+		case e.Name != n.Name:
+		case e.Kind != n.Kind:
+			return fmt.Errorf("%w: %s is of kind %s", keys.ErrWrongKind, n.Name, e.Kind)
+		case e.Version == n.Version:
+			return fmt.Errorf("%w: %s version %d", keys.ErrExists, n.Name, n.Version)
+		}
+	}
 	return nil
 }
 
@@ -142,7 +169,9 @@ func (k *combined) erase() {
 
 // add takes a component of the i-th key in.
 func (k *combined) add(i int, part []byte) error {
-	digest := sha256.Sum256(append([]byte{byte(i)}, part...))
+	tagged := append([]byte{byte(i)}, part...)
+	digest := sha256.Sum256(tagged)
+	clear(tagged)
 	zero := make([]byte, len(part))
 	switch {
 	case subtle.ConstantTimeCompare(part, zero) == 1:

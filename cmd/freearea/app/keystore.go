@@ -54,19 +54,32 @@ var (
 	noImage    = msg.Of("make one with `freearea emulate new`, or name it with --card image:FILE", "`freearea emulate new` で作るか、--card image:ファイル で指定してください")
 )
 
-// openLedger opens the site's ledger to ask it. An empty one in the place of a
-// lost one would give the same IDs out again, so only `staff init` makes it.
+// openLedger opens the site's ledger to ask it, without the keystore: what the
+// site has seen of it is compared, and its signature left unverified.
 func (p *program) openLedger(ctx context.Context) (*ledger.Ledger, error) {
-	return p.openLedgerWith(ctx, ledger.Options{})
+	book, err := p.openLedgerWith(ctx, ledger.Options{})
+	if err != nil {
+		return nil, err
+	}
+	if err := compare(ctx, book, p.checkpointFile(), nil); err != nil {
+		return nil, errors.Join(err, book.Close())
+	}
+	return book, nil
 }
 
+// openLedgerWith opens it. An empty one in the place of a lost one would give
+// the same IDs out again, so only `staff init` makes it.
 func (p *program) openLedgerWith(ctx context.Context, o ledger.Options) (*ledger.Ledger, error) {
 	o.Clock, o.Rand = p.Now, p.Rand
 	book, err := ledger.Open(ctx, p.site.Ledger, o)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, &spoken{text: msg.Of("there is no ledger %s", "台帳 %s がありません"), args: []any{p.site.Ledger}, hint: noLedger, code: err}
+		return nil, p.missingLedger(err)
 	}
 	return book, err
+}
+
+func (p *program) missingLedger(err error) error {
+	return &spoken{text: msg.Of("there is no ledger %s", "台帳 %s がありません"), args: []any{p.site.Ledger}, hint: noLedger, code: err}
 }
 
 // office is what a counter works with: the site's keystore and ledger, open.
@@ -100,7 +113,7 @@ func (p *program) openReading(ctx context.Context, c *cli.Context) (*office, err
 
 func (p *program) openOfficeWith(ctx context.Context, c *cli.Context, o ledger.Options, signed bool) (*office, error) {
 	if _, err := os.Stat(p.site.Ledger); errors.Is(err, fs.ErrNotExist) && !o.Create {
-		return nil, &spoken{text: msg.Of("there is no ledger %s", "台帳 %s がありません"), args: []any{p.site.Ledger}, hint: noLedger, code: err}
+		return nil, p.missingLedger(err)
 	}
 	store, err := p.openKeystore(ctx, c)
 	if err != nil {
@@ -139,7 +152,7 @@ func (p *program) furnish(ctx context.Context, c *cli.Context, store keystore, o
 	if out.ledger, err = p.openLedgerWith(ctx, o); err != nil {
 		return nil, err
 	}
-	if err := out.compare(ctx); err != nil {
+	if err := compare(ctx, out.ledger, out.checkpoint, out.known); err != nil {
 		return nil, errors.Join(err, out.ledger.Close())
 	}
 	return out, nil
@@ -154,18 +167,24 @@ func (p *program) checkpointFile() string {
 	return p.site.Keystore + ".checkpoint"
 }
 
+// sawLedger tells that this site has or had a ledger.
+func (p *program) sawLedger() bool {
+	_, err := os.Stat(p.checkpointFile())
+	return !errors.Is(err, fs.ErrNotExist)
+}
+
 // compare holds the ledger against the newest checkpoint that this site has
 // seen of it.
-func (o *office) compare(ctx context.Context) error {
-	seen, err := os.ReadFile(o.checkpoint)
+func compare(ctx context.Context, book *ledger.Ledger, checkpoint string, known note.Verifiers) error {
+	seen, err := os.ReadFile(checkpoint)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	if err == nil {
-		err = o.ledger.Since(ctx, seen, o.known)
+		err = book.Since(ctx, seen, known)
 	}
 	if err != nil {
-		return fmt.Errorf("%s: %w", o.checkpoint, err)
+		return fmt.Errorf("%s: %w", checkpoint, err)
 	}
 	return nil
 }
