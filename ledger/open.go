@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"modernc.org/sqlite"
@@ -98,9 +99,32 @@ func Open(ctx context.Context, path string, o Options) (*Ledger, error) {
 		if l.db != nil {
 			err = errors.Join(err, l.db.Close())
 		}
-		return nil, l.fail(err)
+		return nil, l.fail(l.blocked(err))
 	}
 	return l, nil
+}
+
+// blocked says why SQLite can't open a file that is there, where the reason is
+// its directory: the write-ahead log and its index stand beside it, also for
+// those who only read. SQLite says no more than that it could not.
+func (l *Ledger) blocked(err error) error {
+	e := new(sqlite.Error)
+	if !errors.As(err, &e) || e.Code()&0xFF != sqlite3.SQLITE_CANTOPEN && e.Code() != sqlite3.SQLITE_IOERR_SHMSIZE {
+		return err
+	}
+	const index = 32 << 10 // bytes of the index that SQLite begins with
+	f, why := os.CreateTemp(filepath.Dir(l.path), ".freearea-*")
+	if why == nil {
+		_, why = f.Write(make([]byte, index))
+		why = errors.Join(why, f.Close(), os.Remove(f.Name()))
+	}
+	switch {
+	case errors.Is(why, syscall.ENOSPC), errors.Is(why, syscall.EDQUOT):
+		return fmt.Errorf("%w: %w", ErrFull, err)
+	case errors.Is(why, syscall.EROFS), errors.Is(why, fs.ErrPermission):
+		return fmt.Errorf("%w, in a directory that can't be written: %w", ErrReadOnly, err)
+	}
+	return err
 }
 
 // openWriter makes the writer, and sees that it can write: SQLite opens a file
