@@ -268,7 +268,7 @@ func (p *program) reconcile(c *cli.Context, pr *provisioner.Provisioner, do job)
 		return err
 	}
 	defer session.Close()
-	wiped, pending, err := p.wipePending(c, pr, session, do.manifest)
+	wiped, pending, err := p.wipePending(c, pr, session, map[string]*manifest.Manifest{do.manifest.ID: do.manifest})
 	if err != nil {
 		return err
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -377,10 +378,10 @@ func (p *program) siteManifests() (map[string]*manifest.Manifest, error) {
 }
 
 // wipePending erases what was revoked while the card was elsewhere, as far as
-// the services' manifests are at hand, and tells what it can't. The service
-// that the command is about is left to it where it withdraws; a dry run only
-// tells.
-func (p *program) wipePending(c *cli.Context, pr *provisioner.Provisioner, s *provisioner.Session, own *manifest.Manifest) (wiped, pending []string, err error) {
+// the services' manifests are at hand, the site's or those given, and tells what
+// it can't. The service that the command is about is left to it where it
+// withdraws; a dry run only tells.
+func (p *program) wipePending(c *cli.Context, pr *provisioner.Provisioner, s *provisioner.Session, given map[string]*manifest.Manifest) (wiped, pending []string, err error) {
 	wiped, pending = []string{}, []string{}
 	list, err := pr.Pending(c.Context, s)
 	if err != nil || len(list) == 0 {
@@ -390,15 +391,19 @@ func (p *program) wipePending(c *cli.Context, pr *provisioner.Provisioner, s *pr
 	if err != nil {
 		return wiped, pending, err
 	}
-	if own != nil {
-		manifests[own.ID] = own
-	}
+	maps.Copy(manifests, given)
 	for _, issue := range list {
 		m := manifests[issue.Service]
-		if own != nil && issue.Service == own.ID && c.Command.Name == "withdraw" {
+		if given[issue.Service] != nil && c.Command.Name == "withdraw" {
 			continue
 		}
-		if m == nil || c.Bool("dry-run") {
+		if m != nil && c.Bool("dry-run") {
+			pending = append(pending, issue.Service)
+			p.notef(msg.Of("freearea: note: %s was revoked and is still on this card; without --dry-run it is erased first",
+				"freearea: お知らせ: 失効済みの %s がこのカードに残っています。--dry-run なしでは先に消去します"), issue.Service)
+			continue
+		}
+		if m == nil {
 			pending = append(pending, issue.Service)
 			p.notef(msg.Of("freearea: note: %s was revoked and is still on this card; `freearea withdraw` with its manifest erases it",
 				"freearea: お知らせ: 失効済みの %s がこのカードに残っています。そのマニフェストで `freearea withdraw` を実行すると消去します"), issue.Service)
