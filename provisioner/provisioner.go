@@ -94,6 +94,7 @@ type Ledger interface {
 	IssueNumber(ctx context.Context, service string, card ledger.CardRef) (uint16, error)
 	IssuesOn(ctx context.Context, card ledger.CardRef) ([]ledger.CardIssue, error)
 	IsSuspended(ctx context.Context, service string, card ledger.CardRef) (bool, error)
+	Services(ctx context.Context, card ledger.CardRef) ([]ledger.ServiceState, error)
 	KeptKey(ctx context.Context, service string, card ledger.CardRef) (kept ledger.KeyKept, ok bool, err error)
 	Replaced(ctx context.Context, old, card ledger.CardRef) (bool, error)
 	PassedOn(ctx context.Context, consent string) (bool, error)
