@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -42,7 +43,7 @@ func (d ValuesErased) check() error {
 }
 
 // ErrInUse: values that are still needed are not erased.
-var ErrInUse = errors.New("the service is still on the card or may be, or is being handed over")
+var ErrInUse = errors.New("the service is still on the card or may be, or its business system has yet to be told")
 
 // Erasable is a consent whose events hold values that can be erased.
 type Erasable struct {
@@ -65,8 +66,9 @@ type EraseFilter struct {
 
 // Erasable lists what can be erased, oldest first. Consents of which the
 // service is still on the card, or may be after a run that was torn, are left
-// out, and so are all of a service while a batch of it is being handed over;
-// where one is asked for by its id, the error is [ErrInUse].
+// out, and so are all of a service while a batch of it is being handed over, and
+// those whose card has something that a service's next batch will tell; where one
+// is asked for by its id, the error is [ErrInUse].
 //
 // What was revoked and not wiped ends when it expires: until then terminals are
 // told by its ID to refuse it, and a counter that sees the card wipes it.
@@ -120,19 +122,24 @@ func erasable(ctx context.Context, q querier, f EraseFilter, now time.Time) ([]E
 			s.Service, s.card, s.Consent).Scan(&used, &ended, &void); err != nil {
 			return nil, err
 		}
-		if _, open, _, err := lastHandover(ctx, q, s.Service); err != nil {
+		last, open, told, err := lastHandover(ctx, q, s.Service)
+		if err == nil && told && !open {
+			open, err = untold(ctx, q, s.Service, s.card, last)
+		}
+		if err != nil {
 			return nil, err
-		} else if open || void > now.UTC().Format(timeForm) {
+		}
+		if open || void > now.UTC().Format(timeForm) {
 			used = true
 		}
 		// Times of one form compare as they stand; a consent that nothing was
 		// issued on ends when it runs out.
-		last := max(ended, void, s.withdrawn)
-		if last == "" {
-			last = s.until
+		end := max(ended, void, s.withdrawn)
+		if end == "" {
+			end = s.until
 		}
-		if s.Ended, err = time.Parse(time.RFC3339, last); err != nil {
-			return nil, fmt.Errorf("%w: consent %s: time %q", ErrDamaged, s.Consent, last)
+		if s.Ended, err = time.Parse(time.RFC3339, end); err != nil {
+			return nil, fmt.Errorf("%w: consent %s: time %q", ErrDamaged, s.Consent, end)
 		}
 		switch {
 		case used && f.Consent != "":
@@ -159,19 +166,28 @@ func erasable(ctx context.Context, q querier, f EraseFilter, now time.Time) ([]E
 }
 
 // valuesOf returns the events with values that are about a consent: its own,
-// and those of the runs for its service on its card until the next consent.
+// those of the runs for its service on its card until the next consent, and the
+// batches that told of them.
 func valuesOf(ctx context.Context, q querier, consent, service, card string, recorded int64) (out []int64, err error) {
+	kinds, err := json.Marshal(HandoverKinds())
+	if err != nil {
+		return nil, err
+	}
 	rows, err := q.QueryContext(ctx, `WITH
 		after AS (SELECT min(seq) AS seq FROM consents WHERE card = ?3 AND service = ?2 AND seq > ?4),
 		about AS (
 			SELECT run FROM events WHERE kind = 'run-started' AND consent = ?1
 			UNION SELECT run FROM events WHERE kind = 'run-started' AND card = ?3 AND service = ?2 AND consent IS NULL
 				AND seq > ?4 AND seq < coalesce((SELECT seq FROM after), 1 << 62)),
+		own AS (
+			SELECT seq, kind FROM events WHERE consent = ?1 AND kind <> 'values-erased'
+			UNION SELECT e.seq, e.kind FROM about JOIN events e ON e.run = about.run),
 		chosen AS (
-			SELECT seq FROM events WHERE consent = ?1 AND kind <> 'values-erased'
-			UNION SELECT e.seq FROM about JOIN events e ON e.run = about.run)
+			SELECT seq FROM own
+			UNION SELECT b.seq FROM events b WHERE b.service = ?2 AND b.kind = 'handover-prepared' AND EXISTS (
+				SELECT 1 FROM own WHERE own.kind IN (SELECT value FROM json_each(?5)) AND own.seq > b.record ->> '$.data.after' AND own.seq <= b.record ->> '$.data.through'))
 		SELECT seq FROM chosen WHERE EXISTS (SELECT 1 FROM private p WHERE p.seq = chosen.seq) ORDER BY seq`,
-		consent, service, card, recorded)
+		consent, service, card, recorded, string(kinds))
 	if err != nil {
 		return nil, err
 	}

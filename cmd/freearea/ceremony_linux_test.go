@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -12,6 +13,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/freearea/freearea/internal/pty"
 	"github.com/freearea/freearea/iso7816"
@@ -24,6 +26,24 @@ import (
 // its question has appeared, as a person does, so that what is typed unseen is
 // not echoed. It returns all that was on the screen, and how the command ended.
 func dialogue(t *testing.T, dir string, args []string, script ...[2]string) (screen string, err error) {
+	t.Helper()
+	var turns []turn
+	for _, s := range script {
+		turns = append(turns, turn{s[0], func(string) string { return s[1] }})
+	}
+	return converse(t, dir, args, turns...)
+}
+
+// turn is a question, and the answer to it, for which all may be used that was
+// on the screen.
+type turn struct {
+	question string
+	answer   func(screen string) string
+}
+
+// converse is dialogue with answers that depend on what was shown. A command
+// that waits for an answer to another question is ended.
+func converse(t *testing.T, dir string, args []string, script ...turn) (screen string, err error) {
 	t.Helper()
 	control, line := pty.Open(t)
 	terminal, err := os.OpenFile(line, os.O_RDWR|syscall.O_NOCTTY, 0)
@@ -43,16 +63,23 @@ func dialogue(t *testing.T, dir string, args []string, script ...[2]string) (scr
 	buf := make([]byte, 4096)
 	from := 0
 	for {
+		if err := control.SetReadDeadline(time.Now().Add(20 * time.Second)); err != nil {
+			t.Fatal(err)
+		}
 		n, err := control.Read(buf)
 		seen.Write(buf[:n])
 		if len(script) > 0 {
-			if at := strings.Index(seen.String()[from:], script[0][0]); at >= 0 {
-				from += at + len(script[0][0])
-				if _, err := control.WriteString(script[0][1] + "\n"); err != nil {
+			if at := strings.Index(seen.String()[from:], script[0].question); at >= 0 {
+				from += at + len(script[0].question)
+				if _, err := control.WriteString(script[0].answer(seen.String()) + "\n"); err != nil {
 					t.Fatal(err)
 				}
 				script = script[1:]
 			}
+		}
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("the command waits for something else than is answered:\n%s", seen.String())
+			cmd.Process.Kill()
 		}
 		if err != nil { // EIO: nobody has the terminal open any more
 			break
@@ -60,7 +87,7 @@ func dialogue(t *testing.T, dir string, args []string, script ...[2]string) (scr
 	}
 	err = cmd.Wait()
 	if len(script) > 0 && err == nil {
-		t.Errorf("never asked: %q", script[0][0])
+		t.Errorf("never asked: %q", script[0].question)
 	}
 	return seen.String(), err
 }

@@ -123,22 +123,23 @@ func TestScripts(t *testing.T) {
 			return false, fmt.Errorf("unknown condition %q", name)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"counter":    counter,
-			"damage":     damage,
-			"truncate":   truncate,
-			"perm":       perm,
-			"field":      field,
-			"validtrace": validTrace,
-			"lines":      lines,
-			"status":     status,
-			"basecap":    baseCAP,
-			"softtoken":  softToken,
-			"benchcard":  benchCard,
-			"reader":     reader,
-			"freeport":   freePort,
-			"ask":        ask,
-			"hangup":     hangUp,
-			"printed":    printed,
+			"counter":     counter,
+			"damage":      damage,
+			"truncate":    truncate,
+			"perm":        perm,
+			"field":       field,
+			"validtrace":  validTrace,
+			"lines":       lines,
+			"status":      status,
+			"basecap":     baseCAP,
+			"softtoken":   softToken,
+			"oldkeystore": oldKeystore,
+			"benchcard":   benchCard,
+			"reader":      reader,
+			"freeport":    freePort,
+			"ask":         ask,
+			"hangup":      hangUp,
+			"printed":     printed,
 		},
 	})
 }
@@ -335,6 +336,17 @@ func makeToken(dir, label string) (uri, conf string, err error) {
 		return "", "", fmt.Errorf("softhsm2-util: %v: %s", err, out)
 	}
 	return "pkcs11:token=" + label + "?module-path=" + module, conf, nil
+}
+
+// oldKeystore is `oldkeystore FILE`: it puts a keystore of the first format
+// there, whose passphrase is "correct horse".
+func oldKeystore(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: oldkeystore FILE")
+	}
+	data, err := os.ReadFile(filepath.Join("..", "..", "keys", "file", "testdata", "python.keys"))
+	ts.Check(err)
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), data, 0o600))
 }
 
 // damage is `damage FILE [OFFSET]`: it changes one byte, in the middle unless

@@ -57,7 +57,11 @@ var (
 // openLedger opens the site's ledger to ask it, without the keystore: what the
 // site has seen of it is compared, and its signature left unverified.
 func (p *program) openLedger(ctx context.Context) (*ledger.Ledger, error) {
-	book, err := p.openLedgerWith(ctx, ledger.Options{})
+	return p.openToAsk(ctx, ledger.Options{ReadOnly: true})
+}
+
+func (p *program) openToAsk(ctx context.Context, o ledger.Options) (*ledger.Ledger, error) {
+	book, err := p.openLedgerWith(ctx, o)
 	if err != nil {
 		return nil, err
 	}
@@ -88,8 +92,10 @@ type office struct {
 	ledger *ledger.Ledger // nil where there is none yet
 	known  note.Verifiers // of the ledger's checkpoints
 	// checkpoint is the file that keeps the ledger's newest checkpoint as this
-	// site has seen it.
+	// site has seen it. Who only asks leaves it as it is: it may be where nothing
+	// can be written.
 	checkpoint string
+	asking     bool
 }
 
 // openOffice opens both, with an operator who signs. The ledger must be there.
@@ -108,7 +114,7 @@ func (p *program) openKeys(ctx context.Context, c *cli.Context) (*office, error)
 
 // openReading opens both to ask them: nobody signs, nothing can be appended.
 func (p *program) openReading(ctx context.Context, c *cli.Context) (*office, error) {
-	return p.openOfficeWith(ctx, c, ledger.Options{}, false)
+	return p.openOfficeWith(ctx, c, ledger.Options{ReadOnly: true}, false)
 }
 
 func (p *program) openOfficeWith(ctx context.Context, c *cli.Context, o ledger.Options, signed bool) (*office, error) {
@@ -128,7 +134,7 @@ func (p *program) openOfficeWith(ctx context.Context, c *cli.Context, o ledger.O
 
 // furnish opens the ledger beside a keystore that is open.
 func (p *program) furnish(ctx context.Context, c *cli.Context, store keystore, o ledger.Options, signed bool) (_ *office, err error) {
-	out := &office{keys: store, checkpoint: p.checkpointFile()}
+	out := &office{keys: store, checkpoint: p.checkpointFile(), asking: o.ReadOnly}
 	if signed {
 		if o.Operator == nil {
 			if o.Operator, err = p.signIn(ctx, c); err != nil {
@@ -215,6 +221,9 @@ func (o *office) Close() error {
 func (o *office) closeLedger() error {
 	if o.ledger == nil {
 		return nil
+	}
+	if o.asking {
+		return o.ledger.Close()
 	}
 	return errors.Join(o.keep(), o.ledger.Close())
 }
