@@ -348,7 +348,7 @@ func (p *program) keysExport(c *cli.Context) (err error) {
 		refs = append(refs, keys.Ref{Name: name})
 	}
 	if !c.Bool("public") {
-		if err := p.leave(c, store, refs, recipient); err != nil {
+		if refs, err = p.leave(c, store, refs, recipient); err != nil {
 			return err
 		}
 	}
@@ -364,21 +364,39 @@ func (p *program) keysExport(c *cli.Context) (err error) {
 }
 
 // leave has the person say which secret keys leave the keystore and to whom
-// (nil: unprotected), and records it, before they do.
-func (p *program) leave(c *cli.Context, store keystore, refs []keys.Ref, recipient *age.X25519Recipient) error {
+// (nil: unprotected), and records it, before they do. It returns them with the
+// versions that it has recorded, which are those that may leave.
+func (p *program) leave(c *cli.Context, store keystore, refs []keys.Ref, recipient *age.X25519Recipient) ([]keys.Ref, error) {
+	entries, err := store.Entries(c.Context)
+	if err != nil {
+		return nil, err
+	}
 	var names []string
+	var out []keys.Ref
 	d := ledger.KeysExchanged{Direction: "export"}
 	for _, r := range refs {
-		names = append(names, r.Name)
-		d.Keys = append(d.Keys, fmt.Sprintf("%s/%d", r.Name, r.Version))
+		var found keys.Ref
+		for _, e := range entries { // of one name the newest is the last
+			if e.Name == r.Name && (e.Version == r.Version || r.Version == 0 && e.Retired.IsZero()) {
+				found = e.Ref()
+			}
+		}
+		switch {
+		case found.Version == 0 && r.Version == 0:
+			return nil, fmt.Errorf("%w: %s", keys.ErrNotFound, r.Name)
+		case found.Version == 0:
+			return nil, fmt.Errorf("%w: %s version %d", keys.ErrNotFound, r.Name, r.Version)
+		}
+		names, out = append(names, r.Name), append(out, found)
+		d.Keys = append(d.Keys, fmt.Sprintf("%s/%d", found.Name, found.Version))
 	}
 	if recipient != nil {
 		d.With = recipient.String()
 	}
 	if err := p.askTwice(strings.Join(names, " "), recipient); err != nil {
-		return err
+		return nil, err
 	}
-	return p.recordExchange(c, store, d)
+	return out, p.recordExchange(c, store, d)
 }
 
 // writeKeys writes a new file, or none when that fails, and says what is in it.
