@@ -164,7 +164,13 @@ func (p *program) keysAdd(c *cli.Context) (err error) {
 	if sources > 1 {
 		return usagef(msg.Of("only one of --set-file, --public and --development-key", "--set-file、--public、--development-key は1つだけ指定できます"))
 	}
-	if err := p.mayManageKeys(c); err != nil {
+	// A key that somebody knows outside comes in, as by `keys import`.
+	given := c.IsSet("set-file") || c.IsSet("public")
+	may := p.mayManageKeys
+	if given {
+		may = p.mayExchangeKeys
+	}
+	if err := may(c); err != nil {
 		return err
 	}
 	store, err := p.openKeystore(c.Context, c)
@@ -172,6 +178,16 @@ func (p *program) keysAdd(c *cli.Context) (err error) {
 		return err
 	}
 	defer closing(&err, store.Close)
+	if given {
+		if err := free(c.Context, store, n); err != nil {
+			return err
+		}
+	}
+	record := func(check string) error {
+		return p.recordExchange(c, store, ledger.KeysExchanged{
+			Direction: "import", With: fmt.Sprintf("keys add: %s, check value %s", name, check),
+		})
+	}
 	var entry keys.Entry
 	switch {
 	case c.IsSet("set-file"):
@@ -180,11 +196,17 @@ func (p *program) keysAdd(c *cli.Context) (err error) {
 			return err
 		}
 		defer set.Erase()
+		if err := record(set.Check()); err != nil {
+			return err
+		}
 		entry, err = store.AddSet(c.Context, n, set)
 	case c.IsSet("public"):
 		var public []byte
 		if public, err = hex.DecodeString(c.String("public")); err != nil || len(public) != ed25519.PublicKeySize {
 			return usagef(msg.Of("--public: %d bytes in hexadecimal digits are expected", "--public: 16進数で %d バイトを指定してください"), ed25519.PublicKeySize)
+		}
+		if err := record(fmt.Sprintf("%X", public[:8])); err != nil {
+			return err
 		}
 		entry, err = store.AddPublic(c.Context, n, public)
 	case c.Bool("development-key"):
