@@ -239,6 +239,9 @@ func (p *Provisioner) putDomainKeys(ctx context.Context, s *Session, d Domain) e
 	}
 	s.lost = true // under keys that nobody else shall go on with
 	info := s.channel.KeyInformation()
+	if err := d.Diversification.CheckProtocol(info.Protocol); err != nil {
+		return fmt.Errorf("key set %q: %w", d.Key.Name, err)
+	}
 	set, err := p.Keys.SecurityDomainKeys(ctx, d.Key, d.Diversification, info.DiversificationData[:])
 	if err != nil {
 		return fmt.Errorf("key set %q: %w", d.Key.Name, err)
