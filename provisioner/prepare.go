@@ -75,6 +75,10 @@ func (p *Provisioner) PlanPreparation(ctx context.Context, s *Session, q Prepara
 	if err := p.regain(ctx, s, p.issuer()); err != nil {
 		return nil, err
 	}
+	// What is given the card's new domain has to open it again.
+	if err := q.Domain.Diversification.CheckProtocol(s.channel.KeyInformation().Protocol); err != nil {
+		return nil, fmt.Errorf("key set %q: %w", q.Domain.Key.Name, err)
+	}
 	for _, k := range []struct {
 		name    StepName
 		version byte
@@ -239,9 +243,6 @@ func (p *Provisioner) putDomainKeys(ctx context.Context, s *Session, d Domain) e
 	}
 	s.lost = true // under keys that nobody else shall go on with
 	info := s.channel.KeyInformation()
-	if err := d.Diversification.CheckProtocol(info.Protocol); err != nil {
-		return fmt.Errorf("key set %q: %w", d.Key.Name, err)
-	}
 	set, err := p.Keys.SecurityDomainKeys(ctx, d.Key, d.Diversification, info.DiversificationData[:])
 	if err != nil {
 		return fmt.Errorf("key set %q: %w", d.Key.Name, err)
