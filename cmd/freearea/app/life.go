@@ -135,6 +135,14 @@ func (p *program) change(c *cli.Context, b *bench, look func(iso7816.Card) error
 		if err := fill(&r); err != nil {
 			return nil, err
 		}
+		// The ledger has the last day of the service, and not what is printed on the card.
+		if c.String("card-expiry") == "" && r.Now.Format(time.DateOnly) > active.Expiry {
+			return nil, &spoken{
+				text: msg.Of("%s on this card has ended: it was good until %s", "このカードの %s は終了しています(%s まで有効)"), args: []any{b.manifest.ID, active.Expiry},
+				hint: msg.Of("where the card itself is still valid: ask the holder again, then `freearea update` with the new --consent and with --card-expiry, the date printed on the card; an expired card has to be renewed first",
+					"カード自体が有効な場合は、改めて同意を得て、新しい --consent と、券面の日付の --card-expiry を指定して `freearea update` を実行してください。カードの期限が切れている場合は、先にカードの更新が必要です"),
+				code: provisioner.ErrTermEnded}
+		}
 		d, err := b.provisioner.Desire(ctx, r)
 		if err != nil {
 			return nil, err
