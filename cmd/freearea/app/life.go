@@ -113,6 +113,11 @@ func (p *program) change(c *cli.Context, b *bench, look func(iso7816.Card) error
 		if !ok {
 			return nil, fmt.Errorf("%w: %s", provisioner.ErrNotOnCard, b.manifest.ID)
 		}
+		if held, err := b.ledger.IsSuspended(ctx, b.manifest.ID, s.CardRef); err != nil {
+			return nil, err
+		} else if held {
+			return nil, fmt.Errorf("%w: %s", provisioner.ErrSuspended, b.manifest.ID)
+		}
 		r := provisioner.Request{
 			Manifest: b.manifest, LoadFile: file, Now: p.Now().In(japan), Reason: c.String("reason"),
 			Carry:   &provisioner.Carry{From: active},
@@ -493,7 +498,11 @@ func (p *program) rekey(c *cli.Context) (err error) {
 		return err
 	}
 	defer closing(&err, b.Close)
+	if b.manifest.Keys.Read == "" {
+		return fmt.Errorf("%w: %s", provisioner.ErrNoReadKey, b.manifest.ID)
+	}
 	var tap *reader.Tap
+	var absent error // why there is no tap; the ledger may know better
 	look := func(card iso7816.Card) error {
 		service, err := p.service(c.Context, b.manifest, b.keys, true)
 		if err != nil {
@@ -513,9 +522,15 @@ func (p *program) rekey(c *cli.Context) (err error) {
 			return err
 		}
 		tap, err = r.Read(c.Context, card)
+		if errors.Is(err, reader.ErrNoService) {
+			absent, err = err, nil
+		}
 		return err
 	}
 	return p.change(c, b, look, func(r *provisioner.Request) error {
+		if absent != nil {
+			return absent
+		}
 		r.Rekey = &provisioner.Rekey{}
 		if !c.Bool("finish") {
 			r.Rekey.KeepUntil = r.Now.AddDate(0, 0, c.Int("keep-days"))
