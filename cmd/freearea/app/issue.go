@@ -57,7 +57,7 @@ func (p *program) issueCommand() *cli.Command {
 		Flags: []cli.Flag{
 			p.cardFlag(),
 			p.cutFlag(),
-			&cli.StringFlag{Name: "consent", Usage: t(msg.Of("signed consent `FILE`, as `consent record` wrote it", "`consent record` が書いた署名済み同意 `FILE`"))},
+			&cli.StringFlag{Name: "consent", Usage: t(msg.Of("signed consent `FILE`, as `consent record` wrote it", "署名済み同意の `FILE`(`consent record` が書いたもの)"))},
 			&cli.StringFlag{Name: "id", Usage: t(msg.Of("the holder's `ID`, where the service's IDs are given", "IDが外部から与えられるサービスでの利用者 `ID`"))},
 			p.itemFlag(),
 			&cli.StringFlag{Name: "pin-file", Usage: t(msg.Of("read the PIN from `FILE` instead of asking", "PINを `FILE` から読む(既定:画面で尋ねる)"))},

@@ -22,7 +22,7 @@ import (
 
 func (p *program) ledgerCommand() *cli.Command {
 	t := p.lang.T
-	key := &cli.StringFlag{Name: "key", Usage: t(msg.Of("`KEY` of the checkpoints as `freearea ledger key` prints it, or a file with it", "`freearea ledger key` が示すチェックポイントの鍵 `KEY`、またはそのファイル"))}
+	key := &cli.StringFlag{Name: "key", Usage: t(msg.Of("`KEY` of the checkpoints as `freearea ledger key` prints it, or a file with it", "チェックポイントの鍵 `KEY`、またはそのファイル(`freearea ledger key` の出力)"))}
 	return p.group(&cli.Command{
 		Name:  "ledger",
 		Usage: t(msg.Of("the record of what was done: verify, prove, export, copy, erase", "業務記録の検証、証明、書き出し、複製、消去")),
