@@ -45,6 +45,11 @@ func (d ValuesErased) check() error {
 // ErrInUse: values that are still needed are not erased.
 var ErrInUse = errors.New("the service is still on the card or may be, or its business system has yet to be told")
 
+// ErrUnpurged: values were erased and recorded to be, and their bytes may still
+// be in the ledger's files. Erasing again, also with nothing left to erase,
+// removes them.
+var ErrUnpurged = errors.New("values are erased, and their bytes may still be in the ledger's files")
+
 // Erasable is a consent whose events hold values that can be erased.
 type Erasable struct {
 	Consent string
@@ -228,9 +233,9 @@ func valuesOf(ctx context.Context, q querier, consent, service, card string, rec
 // error, the values are neither in the file nor in its write-ahead log;
 // backups still have them. It rewrites the file, and others wait meanwhile.
 //
-// A purge that was interrupted, or that others stood in the way of
-// ([ErrBusy]), is made up for by calling Erase again, also with nothing left to
-// erase.
+// A purge that was interrupted, or that others ([ErrBusy]) or a full disk
+// ([ErrFull]) stood in the way of, which is [ErrUnpurged], is made up for by
+// calling Erase again, also with nothing left to erase.
 func (l *Ledger) Erase(ctx context.Context, actor Actor, reason string, f EraseFilter) (done []Erasable, err error) {
 	err = l.write(ctx, func(q *cached) error {
 		if done, err = erasable(ctx, q, f, l.clock()); err != nil || len(done) == 0 {
@@ -255,7 +260,10 @@ func (l *Ledger) Erase(ctx context.Context, actor Actor, reason string, f EraseF
 	if err != nil {
 		return nil, err
 	}
-	return done, l.fail(l.patiently(ctx, func() error { return l.purge(ctx) }))
+	if err := l.patiently(ctx, func() error { return l.purge(ctx) }); err != nil {
+		return done, fmt.Errorf("%w: %w", ErrUnpurged, l.fail(err))
+	}
+	return done, nil
 }
 
 // purge rewrites the file, so that no page holds what was deleted, and empties
@@ -274,7 +282,7 @@ func (l *Ledger) purge(ctx context.Context) error {
 		return err
 	}
 	if busy != 0 {
-		return fmt.Errorf("%w: erased values may still be in its write-ahead log; end the other programs and erase again", ErrBusy)
+		return ErrBusy
 	}
 	return nil
 }
