@@ -237,7 +237,7 @@ func valuesOf(ctx context.Context, q querier, consent, service, card string, rec
 // ([ErrFull]) stood in the way of, which is [ErrUnpurged], is made up for by
 // calling Erase again, also with nothing left to erase.
 func (l *Ledger) Erase(ctx context.Context, actor Actor, reason string, f EraseFilter) (done []Erasable, err error) {
-	err = l.write(ctx, func(q *cached) error {
+	err = l.write(ctx, func(q *writer) error {
 		if done, err = erasable(ctx, q, f, l.clock()); err != nil || len(done) == 0 {
 			return err
 		}

@@ -115,6 +115,11 @@ func TestLifeStates(t *testing.T) {
 	if len(list) != 2 || !list[0].Revoked || list[1].Revoked {
 		t.Errorf("issues of L1: %+v", list)
 	}
+	for consent, want := range map[string]bool{"c1": true, "c2": false} {
+		if passed, err := l.PassedOn(ctx, consent); err != nil || passed != want {
+			t.Errorf("%s passed on: %v, %v", consent, passed, err)
+		}
+	}
 	on, err := l.IssuesOn(ctx, cardB)
 	must(t, err)
 	if len(on) != 1 || on[0].IssueNumber != 2 {
@@ -126,6 +131,19 @@ func TestLifeStates(t *testing.T) {
 	}
 	add(t, l, withdrawn("library", cardA), runOf("r3", "library", cardB, aidLib), issue("r3", "c2", "library", "L1", cardB, aidLib, 3))
 	state(cardA, ledger.Ended)
+	if list, err = l.EveryIssueOf(ctx, "library", "L1", ""); err != nil || len(list) != 3 || !list[0].Ended || !list[1].Ended || list[1].Revoked || list[2].Ended {
+		t.Errorf("every issue of L1: %+v, %v", list, err)
+	}
+	if list, err = l.IssuesOf(ctx, "library", "L1", ""); err != nil || len(list) != 1 || list[0].IssueNumber != 3 {
+		t.Errorf("issues of L1 after the old card was wiped: %+v, %v", list, err)
+	}
+	for card, number := range map[ledger.CardRef]uint16{cardA: 1, cardB: 3} {
+		list, err := l.LastIssuesOn(ctx, card)
+		lost := card == cardA
+		if err != nil || len(list) != 1 || list[0].IssueNumber != number || list[0].Ended != lost || list[0].Revoked != lost || (list[0].Cause == ledger.CauseLost) != lost {
+			t.Errorf("last issues on %s: %+v, %v", card, list, err)
+		}
+	}
 	if _, ok, err := l.KeptKey(ctx, "library", cardB); err != nil || ok {
 		t.Errorf("a later issue has the older key still: %v, %v", ok, err)
 	}

@@ -130,7 +130,7 @@ func (t *tree) ReadHashes(indexes []int64) ([]tlog.Hash, error) {
 
 // tail is the end of the log within a transaction that appends.
 type tail struct {
-	*cached
+	*writer
 	ledger string // its id
 	seq    int64
 	time   time.Time
@@ -140,8 +140,8 @@ type tail struct {
 }
 
 // end reads where the log ends.
-func end(ctx context.Context, q *cached) (*tail, error) {
-	t := &tail{cached: q, tree: tree{ctx, q, map[int64]tlog.Hash{}}}
+func end(ctx context.Context, q *writer) (*tail, error) {
+	t := &tail{writer: q, tree: tree{ctx, q, map[int64]tlog.Hash{}}}
 	var err error
 	var checkpoint Checkpoint
 	if t.ledger, checkpoint, _, err = newest(ctx, q); err != nil {

@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"modernc.org/sqlite"
@@ -47,7 +48,7 @@ var schema embed.FS
 // nothing can be written, such as a copy on a disc.
 func Open(ctx context.Context, path string, o Options) (*Ledger, error) {
 	l := &Ledger{
-		path: path, clock: o.Clock, wait: o.Wait, ro: o.ReadOnly, writer: make(chan struct{}, 1),
+		path: path, clock: o.Clock, wait: o.Wait, ro: o.ReadOnly,
 		operator: o.Operator, second: o.Second, log: o.Log, digest: o.Digest, known: o.Known, rand: o.Rand,
 	}
 	if l.rand == nil {
@@ -92,19 +93,53 @@ func Open(ctx context.Context, path string, o Options) (*Ledger, error) {
 		}
 	}
 	if err == nil && !l.ro {
-		// Can it be written? SQLite opens a file that it can't write for
-		// reading, and says so late.
-		err = l.write(ctx, func(*cached) error { return nil })
-	} else {
-		err = l.fail(err)
+		err = l.openWriter(ctx)
 	}
 	if err != nil {
 		if l.db != nil {
-			l.db.Close()
+			err = errors.Join(err, l.db.Close())
 		}
-		return nil, err
+		return nil, l.fail(l.blocked(err))
 	}
 	return l, nil
+}
+
+// blocked says why SQLite can't open a file that is there, where the reason is
+// its directory: the write-ahead log and its index stand beside it, also for
+// those who only read. SQLite says no more than that it could not.
+func (l *Ledger) blocked(err error) error {
+	e := new(sqlite.Error)
+	if !errors.As(err, &e) || e.Code()&0xFF != sqlite3.SQLITE_CANTOPEN && e.Code() != sqlite3.SQLITE_IOERR_SHMSIZE {
+		return err
+	}
+	const index = 32 << 10 // bytes of the index that SQLite begins with
+	f, why := os.CreateTemp(filepath.Dir(l.path), ".freearea-*")
+	if why == nil {
+		_, why = f.Write(make([]byte, index))
+		why = errors.Join(why, f.Close(), os.Remove(f.Name()))
+	}
+	switch {
+	case errors.Is(why, syscall.ENOSPC), errors.Is(why, syscall.EDQUOT):
+		return fmt.Errorf("%w: %w", ErrFull, err)
+	case errors.Is(why, syscall.EROFS), errors.Is(why, fs.ErrPermission):
+		return fmt.Errorf("%w, in a directory that can't be written: %w", ErrReadOnly, err)
+	}
+	return err
+}
+
+// openWriter makes the writer, and sees that it can write: SQLite opens a file
+// that it can't write for reading, and says so late.
+func (l *Ledger) openWriter(ctx context.Context) error {
+	w, err := newWriter(ctx, l.db)
+	if err != nil {
+		return err
+	}
+	if err := l.patiently(ctx, func() error { return w.exec(ctx, "BEGIN IMMEDIATE") }); err != nil {
+		return errors.Join(err, w.close())
+	}
+	l.writer = make(chan *writer, 1)
+	l.writer <- w
+	return w.exec(ctx, "ROLLBACK")
 }
 
 // connect opens the file with SQLite and looks at it.
@@ -142,7 +177,7 @@ func database(path string, options url.Values) (*sql.DB, error) {
 		return nil, err
 	}
 	db := sql.OpenDB(connector)
-	db.SetMaxOpenConns(4)
+	db.SetMaxOpenConns(5) // one of them writes
 	return db, nil
 }
 

@@ -175,8 +175,14 @@ func (p *Provisioner) checkConsent(ctx context.Context, r Request) error {
 		return err
 	case !state.Withdrawn.IsZero():
 		return fmt.Errorf("%w: on %s", consent.ErrWithdrawn, state.Withdrawn.Format(time.RFC3339))
+	case r.Carry != nil && r.Carry.Cause == "":
+		return nil // the plan knows whether what is on the card is good
 	}
-	return nil
+	passed, err := p.Ledger.PassedOn(ctx, r.Consent.Record.ID)
+	if err == nil && passed {
+		err = fmt.Errorf("%w: consent %s", ErrReplaced, r.Consent.Record.ID)
+	}
+	return err
 }
 
 // knownID is the ID that the consent's holder has already, or that was given.

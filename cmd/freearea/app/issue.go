@@ -245,7 +245,12 @@ type job struct {
 	manifest *manifest.Manifest
 	look     func(iso7816.Card) error // before the counter connects; may be nil
 	plan     func(*provisioner.Session) (*provisioner.Plan, error)
-	before   func() error // once it is to be carried out; may be nil
+	// before is done once it is to be carried out, and more tells that it has
+	// something to do, beside the plan. Where the run fails then, recorded says
+	// what of the service is done all the same. All may be missing.
+	before   func() error
+	more     func() bool
+	recorded msg.Text
 }
 
 // reconcile opens the card, wipes from it what was revoked without it, shows
@@ -268,7 +273,7 @@ func (p *program) reconcile(c *cli.Context, pr *provisioner.Provisioner, do job)
 		return err
 	}
 	defer session.Close()
-	wiped, pending, err := p.wipePending(c, pr, session, do.manifest)
+	wiped, pending, err := p.wipePending(c, pr, session, map[string]*manifest.Manifest{do.manifest.ID: do.manifest})
 	if err != nil {
 		return err
 	}
@@ -276,9 +281,10 @@ func (p *program) reconcile(c *cli.Context, pr *provisioner.Provisioner, do job)
 	if err != nil {
 		return err
 	}
+	more := do.more != nil && do.more()
 	out := reporting{
 		V: 1, Type: todo.Purpose, Service: todo.Service, Instance: todo.Instance.String(),
-		NothingToDo: todo.NothingToDo(), DryRun: c.Bool("dry-run"), Steps: []string{}, Wiped: wiped, Pending: pending,
+		NothingToDo: todo.NothingToDo() && !more, DryRun: c.Bool("dry-run"), Steps: []string{}, Wiped: wiped, Pending: pending,
 	}
 	for _, s := range todo.Steps {
 		out.Steps = append(out.Steps, string(s.Name))
@@ -287,13 +293,21 @@ func (p *program) reconcile(c *cli.Context, pr *provisioner.Provisioner, do job)
 		p.showPlan(todo)
 	}
 	unchanged := msg.Of("nothing to do: the card holds what is wanted", "変更なし: カードは既に求める状態です")
-	if out.DryRun {
-		if out.NothingToDo && !c.Bool("json") {
-			p.printf(unchanged)
-		}
-		return p.printJSON(c, out)
+	if todo.Purpose == provisioner.Withdraw {
+		unchanged = msg.Of("nothing to do: the card does not hold the service any more", "変更なし: サービスは既にカードから消去されています")
 	}
-	if do.before != nil {
+	if out.DryRun {
+		switch {
+		case c.Bool("json"):
+			return p.printJSON(c, out)
+		case out.NothingToDo:
+			p.printf(unchanged)
+		case todo.NothingToDo():
+			p.printf(wouldTakeBack, todo.Service)
+		}
+		return nil
+	}
+	if more {
 		if err := do.before(); err != nil {
 			return err
 		}
@@ -302,10 +316,13 @@ func (p *program) reconcile(c *cli.Context, pr *provisioner.Provisioner, do job)
 	result, err := pr.Run(ctx, session, todo)
 	done()
 	if err != nil {
+		if more {
+			p.notef(do.recorded, todo.Service)
+		}
 		return err
 	}
 	out.ID, out.IssueNumber, out.KeyVersion = orNull(result.ID), result.IssueNumber, result.KeyVersion
-	if !out.NothingToDo {
+	if !todo.NothingToDo() {
 		out.Run = orNull(result.Run)
 	}
 	if !result.Expiry.IsZero() {
@@ -315,8 +332,10 @@ func (p *program) reconcile(c *cli.Context, pr *provisioner.Provisioner, do job)
 		return p.printJSON(c, out)
 	}
 	switch {
-	case todo.NothingToDo():
+	case out.NothingToDo:
 		p.printf(unchanged)
+	case todo.NothingToDo():
+		p.printf(tookBack, todo.Service)
 	default:
 		p.sayDone(todo.Purpose, todo.Service, result)
 	}

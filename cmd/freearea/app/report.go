@@ -193,6 +193,17 @@ func (p *program) report(err error) {
 	}
 }
 
+// inWords is an error on one line, in the language of messages.
+func (p *program) inWords(err error) string {
+	var all []string
+	for _, part := range parts(err) {
+		for _, c := range p.complaints(part) {
+			all = append(all, oneLine(c.text))
+		}
+	}
+	return strings.Join(all, "; ")
+}
+
 // complaint is an error in words.
 type complaint struct{ text, hint string }
 

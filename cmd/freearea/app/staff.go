@@ -410,7 +410,13 @@ func (p *program) hasStaff() (bool, error) {
 }
 
 // mayManageKeys tells whether who has signed in may make and retire keys.
-func (p *program) mayManageKeys(c *cli.Context) (err error) {
+func (p *program) mayManageKeys(c *cli.Context) error { return p.may(c, staff.ManageKeys) }
+
+// mayExchangeKeys tells whether the two who have signed in may let keys in or
+// out, before people are asked for anything. recordExchange holds them to it.
+func (p *program) mayExchangeKeys(c *cli.Context) error { return p.may(c, staff.ExchangeKeys) }
+
+func (p *program) may(c *cli.Context, action staff.Action) (err error) {
 	if staffed, err := p.hasStaff(); err != nil || !staffed {
 		return err
 	}
@@ -423,7 +429,24 @@ func (p *program) mayManageKeys(c *cli.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	return allowed(c.Context, book, k, staff.ManageKeys)
+	if err := allowed(c.Context, book, k, action); err != nil {
+		return err
+	}
+	rule := staff.RuleOf(action)
+	if len(rule.Second) == 0 {
+		return nil
+	}
+	if _, err := p.second(c.Context, c); err != nil {
+		return err
+	}
+	if p.colleague == nil {
+		return fmt.Errorf("%w (%s)", ledger.ErrSecond, action)
+	}
+	second, err := atWork(c.Context, book, p.colleague)
+	if err == nil && (second.ID == k.Operator() || !rule.AllowsSecond(second.Role)) {
+		err = fmt.Errorf("%w: %s, %s, can't be the second (%s)", ledger.ErrSecond, second.ID, second.Role, action)
+	}
+	return err
 }
 
 // recordExchange records, in the names of two, that keys leave or come, before
@@ -449,19 +472,26 @@ func (p *program) recordExchange(c *cli.Context, store keystore, d ledger.KeysEx
 }
 
 func allowed(ctx context.Context, book *ledger.Ledger, k *staff.Key, action staff.Action) error {
+	operator, err := atWork(ctx, book, k)
+	if err == nil && !staff.RuleOf(action).Allows(operator.Role) {
+		err = fmt.Errorf("%w: %s is %s (%s)", ledger.ErrNotAllowed, operator.ID, operator.Role, action)
+	}
+	return err
+}
+
+// atWork finds the operator whose key it is, who must not be withdrawn.
+func atWork(ctx context.Context, book *ledger.Ledger, k *staff.Key) (ledger.Operator, error) {
 	list, err := book.Operators(ctx)
 	if err != nil {
-		return err
+		return ledger.Operator{}, err
 	}
 	operator := k.Operator()
 	at := slices.IndexFunc(list, func(x ledger.Operator) bool { return x.ID == operator && x.Key.Equal(k.Public()) })
 	switch {
 	case at < 0:
-		return fmt.Errorf("%w: %s", ledger.ErrOperator, operator)
+		return ledger.Operator{}, fmt.Errorf("%w: %s", ledger.ErrOperator, operator)
 	case !list[at].Withdrawn.IsZero():
-		return fmt.Errorf("%w: %s", ledger.ErrDismissed, operator)
-	case !staff.RuleOf(action).Allows(list[at].Role):
-		return fmt.Errorf("%w: %s is %s (%s)", ledger.ErrNotAllowed, operator, list[at].Role, action)
+		return ledger.Operator{}, fmt.Errorf("%w: %s", ledger.ErrDismissed, operator)
 	}
-	return nil
+	return list[at], nil
 }
