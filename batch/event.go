@@ -12,6 +12,11 @@ type EventKind string
 
 // Kinds of events.
 const (
+	// Before any card, in no slot: how many rows are checked, and how many
+	// consents recorded, of how many. Not each is told.
+	Checking  EventKind = "checking"
+	Recording EventKind = "recording"
+
 	SlotAdded   EventKind = "slot-added"
 	SlotRemoved EventKind = "slot-removed"
 	CardRemoved EventKind = "card-removed"
@@ -39,7 +44,7 @@ type Event struct {
 	Line      int // of the row, 0 while there is none
 	Reference string
 	Service   string               // of kinds Wiped, NotWiped, and Progress where one is erased that was revoked
-	Progress  provisioner.Progress // of kind Progress
+	Progress  provisioner.Progress // of kind Progress; of Checking and Recording, its Commands and Total
 	Row       *Entry               // of kinds Done and Refused, where there is a row
 	Wipe      *Wipe                // of kinds Wiped and NotWiped
 	Err       error                // of kinds Refused and NotWiped
@@ -70,6 +75,11 @@ func (b *Batch) tell(e Event) {
 	defer b.observing.Unlock()
 	e.At, e.Totals = b.o.Now(), b.Totals()
 	b.o.Observe(e)
+}
+
+// prepared tells how far what comes before the cards is.
+func (b *Batch) prepared(kind EventKind, done, total int) {
+	b.tell(Event{Kind: kind, Progress: provisioner.Progress{Step: 1, Steps: 1, Name: string(kind), Commands: done, Total: total}})
 }
 
 // Totals says how far the batch is now.

@@ -35,18 +35,18 @@ func (o *office) revokedCard(name string) *emulator.Card {
 	}
 	o.remove(0)
 	r.end()
-	o.revoke(name)
+	o.revoke(points, name)
 	return card
 }
 
 // revoke takes back the consent in a file, and what was issued under it.
-func (o *office) revoke(name string) {
+func (o *office) revoke(m *manifest.Manifest, name string) {
 	o.t.Helper()
 	ctx := o.t.Context()
 	signed := must(consent.Parse(must(os.ReadFile(filepath.Join(o.dir, name)))))
 	w := must(consent.NewWithdrawal(signed, consent.Asked{Operator: "clerk", Counter: "window-1"}, o.clock()))
 	back := must(consent.SignWithdrawal(ctx, store(), keys.Ref{Name: "counter"}, w))
-	issues := must(o.book.IssuesOf(ctx, points.ID, "", signed.Record.ID))
+	issues := must(o.book.IssuesOf(ctx, m.ID, "", signed.Record.ID))
 	pr := o.options(points, o.book).Provisioner
 	pr.Ledger = o.book
 	if n := must(pr.Revoke(ctx, issues, back, "")); n != 1 {
@@ -172,6 +172,29 @@ func TestRevokedAndIssuedAgain(t *testing.T) {
 	}
 }
 
+// The same where IDs are given: the holder keeps the number, under the new
+// consent.
+func TestRevokedAndIssuedAgainWithItsID(t *testing.T) {
+	o := newOffice(t, 1)
+	card := o.card()
+	list := func(name string) string {
+		return strings.ReplaceAll(o.libraryList(), "library.json", o.consent(name, library, "category"))
+	}
+	r := o.begin(list("old.json"), ofLibrary())
+	o.insert(0, card)
+	r.wait(batch.Done)
+	o.remove(0)
+	r.end()
+	o.revoke(library, "old.json")
+	r = o.begin(list("new.json"), ofLibrary())
+	o.insert(0, card)
+	r.wait(batch.Wiped)
+	if e := r.wait(batch.Done, batch.Refused); e.Kind != batch.Done || e.Row.ID != "2045000151" || e.Row.IssueNumber != 2 {
+		t.Fatalf("%+v: %v", e.Row, e.Err)
+	}
+	r.end()
+}
+
 // Cards that get no row are erased too, and nothing else is done to them: one
 // of no row, and one whose row was issued to it and revoked since.
 func TestRevokedWithoutRow(t *testing.T) {
@@ -196,7 +219,7 @@ func TestRevokedWithoutRow(t *testing.T) {
 	o.insert(0, card)
 	r.wait(batch.Done)
 	o.remove(0)
-	o.revoke("a.json")
+	o.revoke(points, "a.json")
 	o.insert(0, card)
 	if e := r.wait(batch.Wiped, batch.Recognised, batch.Refused); e.Kind != batch.Wiped || e.Line != 2 {
 		t.Fatalf("%+v", e)
@@ -268,10 +291,17 @@ func TestTornErasure(t *testing.T) {
 	commands := func() int {
 		o := newOffice(t, 1)
 		card := &counted{Card: o.revokedCard("points.json")}
-		r := o.begin(o.libraryList(), ofLibrary(points))
+		n := 0
+		r := o.begin(o.libraryList(), ofLibrary(points), func(x *batch.Options) {
+			tell := x.Observe
+			x.Observe = func(e batch.Event) {
+				if e.Kind == batch.Wiped {
+					n = card.n
+				}
+				tell(e)
+			}
+		})
 		o.insert(0, card)
-		r.wait(batch.Wiped)
-		n := card.n
 		r.wait(batch.Done)
 		r.end()
 		return n

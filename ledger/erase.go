@@ -45,6 +45,11 @@ func (d ValuesErased) check() error {
 // ErrInUse: values that are still needed are not erased.
 var ErrInUse = errors.New("the service is still on the card or may be, or its business system has yet to be told")
 
+// ErrUnpurged: values were erased and recorded to be, and their bytes may still
+// be in the ledger's files. Erasing again, also with nothing left to erase,
+// removes them.
+var ErrUnpurged = errors.New("values are erased, and their bytes may still be in the ledger's files")
+
 // Erasable is a consent whose events hold values that can be erased.
 type Erasable struct {
 	Consent string
@@ -60,7 +65,8 @@ type EraseFilter struct {
 	// time: after the manifest's time of keeping.
 	Service string
 	Before  time.Time
-	// Consent chooses one by its id, once the holder has taken it back.
+	// Consent chooses one by its id, once the holder has taken it back, and with
+	// it those that had its ID before, on cards that it was carried over from.
 	Consent string
 }
 
@@ -84,12 +90,12 @@ func erasable(ctx context.Context, q querier, f EraseFilter, now time.Time) ([]E
 		withdrawn string
 		until     string
 	}
-	column, value := "service", f.Service
+	where, value := "c.service = ?1", f.Service
 	if f.Consent != "" {
-		column, value = "consent", f.Consent
+		where, value = "c.consent = ?1 OR c.consent IN ("+hadItsID+")", f.Consent
 	}
 	rows, err := q.QueryContext(ctx, `SELECT c.consent, c.service, c.seq, coalesce(c.card, ''), coalesce(c.withdrawn, ''), e.record ->> '$.data.until'
-		FROM consents c JOIN events e ON e.seq = c.seq WHERE c.`+column+` = ? ORDER BY c.seq`, value)
+		FROM consents c JOIN events e ON e.seq = c.seq WHERE `+where+` ORDER BY c.seq`, value)
 	if err != nil {
 		return nil, err
 	}
@@ -141,15 +147,16 @@ func erasable(ctx context.Context, q querier, f EraseFilter, now time.Time) ([]E
 		if s.Ended, err = time.Parse(time.RFC3339, end); err != nil {
 			return nil, fmt.Errorf("%w: consent %s: time %q", ErrDamaged, s.Consent, end)
 		}
+		asked := s.Consent == f.Consent
 		switch {
-		case used && f.Consent != "":
+		case used && asked:
 			return nil, fmt.Errorf("%w: consent %s", ErrInUse, s.Consent)
 		case used:
 			continue
-		case f.Consent != "" && s.withdrawn != "":
-			s.Basis = Withdrawal
-		case f.Consent != "":
+		case asked && s.withdrawn == "":
 			return nil, fmt.Errorf("%w: consent %s was not withdrawn", ErrInUse, s.Consent)
+		case f.Consent != "":
+			s.Basis = Withdrawal
 		case s.Ended.Before(f.Before):
 			s.Basis = Retention
 		default:
@@ -163,6 +170,25 @@ func erasable(ctx context.Context, q querier, f EraseFilter, now time.Time) ([]E
 		}
 	}
 	return out, nil
+}
+
+// hadItsID chooses the consents that had an ID of the consent ?1 before it. They
+// are the same holder's: an ID passes to nobody else.
+const hadItsID = `SELECT b.consent FROM events i JOIN events b ON b.service = i.service AND b.id_digest = i.id_digest AND b.seq < i.seq
+	WHERE i.consent = ?1 AND i.kind IN ('id-reserved', 'id-reassigned', 'id-carried') AND b.kind IN ('id-reserved', 'id-reassigned', 'id-carried')`
+
+// StillHave returns the consents that had the ID of another before it and still
+// have values: their cards may hold the ID, and terminals are told to refuse it.
+func (l *Ledger) StillHave(ctx context.Context, consent string) (list []string, err error) {
+	return ask(ctx, l, func() ([]string, error) {
+		var chosen string
+		err := l.read.QueryRowContext(ctx, `SELECT json_group_array(DISTINCT c.consent) FROM consents c WHERE c.consent IN (`+hadItsID+`)
+			AND EXISTS (SELECT 1 FROM private p WHERE p.seq = c.seq)`, consent).Scan(&chosen)
+		if err == nil {
+			err = json.Unmarshal([]byte(chosen), &list)
+		}
+		return list, err
+	})
 }
 
 // valuesOf returns the events with values that are about a consent: its own,
@@ -207,9 +233,9 @@ func valuesOf(ctx context.Context, q querier, consent, service, card string, rec
 // error, the values are neither in the file nor in its write-ahead log;
 // backups still have them. It rewrites the file, and others wait meanwhile.
 //
-// A purge that was interrupted, or that others stood in the way of
-// ([ErrBusy]), is made up for by calling Erase again, also with nothing left to
-// erase.
+// A purge that was interrupted, or that others ([ErrBusy]) or a full disk
+// ([ErrFull]) stood in the way of, which is [ErrUnpurged], is made up for by
+// calling Erase again, also with nothing left to erase.
 func (l *Ledger) Erase(ctx context.Context, actor Actor, reason string, f EraseFilter) (done []Erasable, err error) {
 	err = l.write(ctx, func(q *writer) error {
 		if done, err = erasable(ctx, q, f, l.clock()); err != nil || len(done) == 0 {
@@ -234,7 +260,10 @@ func (l *Ledger) Erase(ctx context.Context, actor Actor, reason string, f EraseF
 	if err != nil {
 		return nil, err
 	}
-	return done, l.fail(l.patiently(ctx, func() error { return l.purge(ctx) }))
+	if err := l.patiently(ctx, func() error { return l.purge(ctx) }); err != nil {
+		return done, fmt.Errorf("%w: %w", ErrUnpurged, l.fail(err))
+	}
+	return done, nil
 }
 
 // purge rewrites the file, so that no page holds what was deleted, and empties
@@ -253,7 +282,7 @@ func (l *Ledger) purge(ctx context.Context) error {
 		return err
 	}
 	if busy != 0 {
-		return fmt.Errorf("%w: erased values may still be in its write-ahead log; end the other programs and erase again", ErrBusy)
+		return ErrBusy
 	}
 	return nil
 }

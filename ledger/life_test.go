@@ -1,8 +1,10 @@
 package ledger_test
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -204,6 +206,54 @@ func TestEraseRevoked(t *testing.T) {
 		t.Errorf("found %+v", list)
 	}
 	must(t, l.Check(t.Context()))
+}
+
+// A holder kept the ID on a new card, and then took the consent back: the ID is
+// gone when the consents that had it before are erased as well, the old card's
+// as soon as that card does not hold it any more.
+func TestEraseCarried(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "l")
+	l := open(t, path, ledger.Options{Create: true, Clock: ticking()})
+	const id = "L-CARRIED-7"
+	issued(t, l, 1, "library", id, cardA)
+	issued(t, l, 3, "library", "L-OTHER", ledger.CardRef(strings.Repeat("0c", 16)))
+	renewed := revoked(cardA, "c1", id, 1)
+	renewed.Cause = ledger.CauseRenewed
+	add(t, l, consent("c2", "library"), ledger.CardBound{Consent: "c2", Card: cardB},
+		ledger.CardReplaced{Old: cardA, Card: cardB, Cause: ledger.CauseRenewed},
+		ledger.IDCarried{Service: "library", ID: id, From: "c1", Consent: "c2"},
+		issue("r2", "c2", "library", id, cardB, aidLib, 2), renewed)
+	erase := func(consent string) (erased []string) {
+		t.Helper()
+		done, err := l.Erase(t.Context(), clerk, "", ledger.EraseFilter{Consent: consent})
+		must(t, err)
+		for _, d := range done {
+			erased = append(erased, d.Consent)
+		}
+		return erased
+	}
+	if _, err := l.Erase(t.Context(), clerk, "", ledger.EraseFilter{Consent: "c1"}); !errors.Is(err, ledger.ErrInUse) {
+		t.Errorf("the old one, not taken back: %v", err)
+	}
+	add(t, l, ledger.ConsentWithdrawn{Consent: "c2"}, withdrawn("library", cardB))
+	if got := erase("c2"); !slices.Equal(got, []string{"c2"}) {
+		t.Errorf("while the old card may hold it: %v", got)
+	}
+	if left, err := l.StillHave(t.Context(), "c2"); err != nil || !slices.Equal(left, []string{"c1"}) {
+		t.Errorf("still have it: %v, %v", left, err)
+	}
+	add(t, l, withdrawn("library", cardA))
+	if got := erase("c2"); !slices.Equal(got, []string{"c1"}) {
+		t.Errorf("when the old card is wiped: %v", got)
+	}
+	if left, err := l.StillHave(t.Context(), "c2"); err != nil || len(left) != 0 {
+		t.Errorf("still have it: %v, %v", left, err)
+	}
+	must(t, l.Check(t.Context()))
+	must(t, l.Close())
+	if b, err := os.ReadFile(path); err != nil || bytes.Contains(b, []byte(id)) || !bytes.Contains(b, []byte("L-OTHER")) {
+		t.Errorf("in the file there is still the ID, or another's is not: %v", err)
+	}
 }
 
 // An ID is good while one card has it that is neither suspended nor revoked;

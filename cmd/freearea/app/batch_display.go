@@ -24,6 +24,7 @@ type display struct {
 	lines io.Writer     // for people
 	bars  *mpb.Progress // nil without a terminal
 
+	before map[batch.EventKind]*mpb.Bar // of what comes before the cards
 	whole  *mpb.Bar
 	slots  map[string]*slotBar
 	mu     sync.Mutex // of what the bars read: totals, and the slots' texts
@@ -37,7 +38,7 @@ type slotBar struct {
 }
 
 func (p *program) batchDisplay(c *cli.Context) *display {
-	d := &display{p: p, lines: p.Stdout, slots: map[string]*slotBar{}}
+	d := &display{p: p, lines: p.Stdout, slots: map[string]*slotBar{}, before: map[batch.EventKind]*mpb.Bar{}}
 	if c.Bool("json") {
 		d.json = json.NewEncoder(p.Stdout)
 	} else if f, ok := isTerminal(p.Stderr); ok {
@@ -98,6 +99,10 @@ func (d *display) event(e batch.Event) {
 		}
 		return
 	}
+	if e.Kind == batch.Checking || e.Kind == batch.Recording {
+		d.prepare(e)
+		return
+	}
 	row := d.p.lang.T(msg.Of("line %d", "%d行目"), e.Line)
 	if e.Reference != "" {
 		row += " (" + e.Reference + ")"
@@ -119,6 +124,25 @@ func (d *display) event(e batch.Event) {
 		d.say(msg.Of("%s: not issued: %s: %s", "%s: 発行できません: %s: %s"), e.Slot, row, oneLine(d.p.explain(e.Err)))
 	}
 	d.show(e, row)
+}
+
+// prepare shows how far what comes before the cards is: of a long list it takes
+// minutes.
+func (d *display) prepare(e batch.Event) {
+	if d.bars == nil {
+		return
+	}
+	bar := d.before[e.Kind]
+	if bar == nil {
+		name := msg.Of("checking the list ", "リストを検査中 ")
+		if e.Kind == batch.Recording {
+			name = msg.Of("recording consents ", "同意を記録中 ")
+		}
+		bar = d.bars.AddBar(int64(e.Progress.Total), mpb.BarRemoveOnComplete(),
+			mpb.PrependDecorators(decor.Name(d.p.lang.T(name)), decor.CountersNoUnit("%d/%d ")))
+		d.before[e.Kind] = bar
+	}
+	bar.SetCurrent(int64(e.Progress.Commands))
 }
 
 // show brings the bars up to date.
@@ -190,6 +214,9 @@ func (d *display) stopping() {
 func (d *display) end() {
 	if d.bars == nil {
 		return
+	}
+	for _, bar := range d.before {
+		bar.Abort(true)
 	}
 	for _, s := range d.slots {
 		if s.bar != nil {

@@ -79,9 +79,20 @@ func (p *program) issueBatch(c *cli.Context) (err error) {
 	}
 	path := c.Args().Get(1)
 	o.Dir = filepath.Dir(path)
-	list, err := p.readList(c, path, m)
+	list, faulty, err := p.readList(c, path, m)
 	if err != nil {
 		return err
+	}
+	// The list's own faults are told with those that its files and the ledger
+	// show, or with what keeps those from being looked at.
+	checked := false
+	defer func() {
+		if !checked {
+			err = errors.Join(p.listFaults(m, faulty), err)
+		}
+	}()
+	if list == nil {
+		return nil
 	}
 	report, err := reportName(c, path, o.Now())
 	if err != nil {
@@ -110,7 +121,7 @@ func (p *program) issueBatch(c *cli.Context) (err error) {
 	}
 	show := p.batchDisplay(c)
 	o.Observe = show.event
-	if !c.Bool("dry-run") {
+	if !c.Bool("dry-run") && faulty == nil {
 		var closeSource func() error
 		if o.Source, o.Slots, closeSource, err = p.batchSource(c); err != nil {
 			return err
@@ -118,7 +129,9 @@ func (p *program) issueBatch(c *cli.Context) (err error) {
 		defer closing(&err, closeSource)
 	}
 	b, err := batch.New(ctx, list, o)
+	checked = true
 	if err != nil {
+		show.end()
 		return p.listFaults(m, err)
 	}
 	show.start(list, b.Totals())
@@ -142,23 +155,26 @@ func (p *program) issueBatch(c *cli.Context) (err error) {
 	return p.batchEnd(c, report, done)
 }
 
-// readList reads and checks a list without keystore and ledger.
-func (p *program) readList(c *cli.Context, path string, m *manifest.Manifest) (*batch.List, error) {
+// readList reads and checks a list without keystore and ledger. A list that is
+// at fault can be checked further, unless it is nil.
+func (p *program) readList(c *cli.Context, path string, m *manifest.Manifest) (list *batch.List, faulty batch.Faults, err error) {
 	encoding := batch.Encoding(strings.ToLower(c.String("encoding")))
 	if encoding != "" && encoding != batch.UTF8 && encoding != batch.ShiftJIS {
-		return nil, usagef(msg.Of("--encoding %s: utf-8 or shift_jis", "--encoding %s: utf-8 または shift_jis を指定してください"), encoding)
+		return nil, nil, usagef(msg.Of("--encoding %s: utf-8 or shift_jis", "--encoding %s: utf-8 または shift_jis を指定してください"), encoding)
 	}
 	f, err := os.Open(path)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer f.Close()
 	data, err := io.ReadAll(io.LimitReader(f, batch.MaxSize+1))
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	list, err := batch.Parse(path, data, m, encoding)
-	return list, p.listFaults(m, err)
+	if list, err = batch.Parse(path, data, m, encoding); errors.As(err, &faulty) {
+		err = nil
+	}
+	return list, faulty, err
 }
 
 // reportName is where the reports go, without their endings. Both must be new:
@@ -324,7 +340,7 @@ func (s presentedOnce) Events(ctx context.Context) iter.Seq2[iso7816.Event, erro
 // listFaults words the faults of a list; another error stays as it is.
 func (p *program) listFaults(m *manifest.Manifest, err error) error {
 	var faults batch.Faults
-	if !errors.As(err, &faults) {
+	if !errors.As(err, &faults) || len(faults) == 0 {
 		return err
 	}
 	needed, possible := batch.Columns(m)
@@ -351,8 +367,14 @@ func (p *program) listFaults(m *manifest.Manifest, err error) error {
 		}
 		all = append(all, &spoken{text: msg.Text{EN: "%s: %s", JA: "%s: %s"}, args: []any{f.Place(), text}, hint: hint, hintArgs: args})
 	}
+	if len(all) > manyFaults { // the first have left the screen
+		all = append(all, &spoken{
+			text: msg.Of("faults in the list: %d; no card was used", "リストの誤り: %d 件。カードは使っていません"), args: []any{len(all)}})
+	}
 	return errors.Join(all...)
 }
+
+const manyFaults = 20
 
 // problemTexts words what only lists have.
 var problemTexts = map[batch.Problem]struct {
@@ -367,6 +389,7 @@ var problemTexts = map[batch.Problem]struct {
 		hint: msg.Of("say which with --encoding", "--encoding で指定してください")},
 	batch.ProblemEmpty:       {text: msg.Of("there is no row", "行がありません"), hint: listHint},
 	batch.ProblemQuotes:      {text: msg.Of("the quotes are wrong", "引用符の使い方が正しくありません"), hint: msg.Of("a quote within quotes is doubled: \"\"", "引用符の中の引用符は \"\" と2つ重ねてください")},
+	batch.ProblemOpenQuote:   {text: msg.Of("a quote is opened and not closed", "引用符が閉じられていません"), hint: msg.Of("a cell has no line breaks; a quote within quotes is doubled: \"\"", "セルの中で改行は使えません。引用符の中の引用符は \"\" と2つ重ねてください")},
 	batch.ProblemCells:       {text: msg.Of("the row has another number of cells than the header", "列の数が見出しと異なります"), hint: listHint},
 	batch.ProblemColumn:      {text: msg.Of("the column is unknown", "不明な列です"), hint: columnsHint, columns: true},
 	batch.ProblemTwice:       {text: msg.Of("the column stands there twice", "同じ列が2つあります"), hint: columnsHint, columns: true},

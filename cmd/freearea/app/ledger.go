@@ -24,7 +24,7 @@ import (
 
 func (p *program) ledgerCommand() *cli.Command {
 	t := p.lang.T
-	key := &cli.StringFlag{Name: "key", Usage: t(msg.Of("`KEY` of the checkpoints as `freearea ledger key` prints it, or a file with every version of it, one a line", "`freearea ledger key` が示すチェックポイントの鍵 `KEY`、または鍵の各バージョンを1行ずつ書いたファイル"))}
+	key := &cli.StringFlag{Name: "key", Usage: t(msg.Of("`KEY` of the checkpoints as `freearea ledger key` prints it, or a file with every version of it, one a line", "チェックポイントの鍵 `KEY`、または各バージョンの鍵を1行ずつ書いたファイル(`freearea ledger key` の出力)"))}
 	return p.group(&cli.Command{
 		Name:  "ledger",
 		Usage: t(msg.Of("the record of what was done: verify, prove, export, copy, erase", "業務記録の検証、証明、書き出し、複製、消去")),
@@ -461,7 +461,15 @@ func (p *program) ledgerErase(c *cli.Context) (err error) {
 	if len(list) == 0 && !c.Bool("json") {
 		p.printf(msg.Of("nothing to erase", "消去の対象はありません"))
 	}
-	return err
+	if f.Consent == "" || c.Bool("dry-run") {
+		return err
+	}
+	left, fault := office.ledger.StillHave(c.Context, f.Consent)
+	for _, consent := range left {
+		p.notef(msg.Of("freearea: note: consent %s had the ID before, on a card that may still hold it: it keeps its values until that card is wiped or expires; erase again then",
+			"freearea: 注意: 同じIDを以前に持っていた同意 %s の値は、そのカードが消去されるか期限が切れるまで残ります。その後、もう一度消去してください"), consent)
+	}
+	return errors.Join(err, fault)
 }
 
 func (p *program) erase(ctx context.Context, c *cli.Context, o *office, f ledger.EraseFilter) ([]ledger.Erasable, error) {
