@@ -186,7 +186,7 @@ func (p *Provisioner) PlanPIN(ctx context.Context, s *Session, d *Desired) (*Pla
 // PIN with it: the card takes a PIN with a whole content only.
 func (p *Provisioner) planPIN(ctx context.Context, d *Desired, plan *Plan, observed *applets.Observation, active *ledger.Issued) error {
 	if observed == nil || !observed.Personalized() {
-		return fmt.Errorf("%w: %q", ErrNotOnCard, d.Manifest.ID)
+		return fmt.Errorf("%w: %s", ErrNotOnCard, d.Manifest.ID)
 	}
 	c, err := p.content(ctx, d, observed.IssueNumber, plan.data)
 	defer erase(&c)
@@ -238,7 +238,7 @@ func (p *Provisioner) planLock(ctx context.Context, s *Session, m *manifest.Mani
 	case err != nil:
 		return nil, err
 	case !ok || present == nil:
-		return nil, ErrNotOnCard
+		return nil, fmt.Errorf("%w: %s", ErrNotOnCard, m.ID)
 	}
 	held, err := p.Ledger.IsSuspended(ctx, m.ID, s.CardRef)
 	if err != nil {

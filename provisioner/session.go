@@ -170,6 +170,9 @@ func (p *Provisioner) authenticate(ctx context.Context, s *Session, plain iso781
 	// given when the key set has been rotated since.
 	ref := d.Key
 	ref.Version = info.KeyVersion
+	if err := d.Diversification.CheckProtocol(info.Protocol); err != nil {
+		return fmt.Errorf("key set %q: %w", d.Key.Name, err)
+	}
 	set, err := p.Keys.SecurityDomainKeys(ctx, ref, d.Diversification, info.DiversificationData[:])
 	if err != nil {
 		return fmt.Errorf("key set %q: %w", d.Key.Name, err)
