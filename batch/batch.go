@@ -578,7 +578,7 @@ func (b *Batch) present(watching context.Context, slot string, before <-chan str
 	<-before
 	for wiped := false; ; wiped = true {
 		if watching.Err() != nil {
-			b.refuse(slot, nil, session.CardRef, ErrStopped)
+			b.late(slot, session.CardRef)
 			return
 		}
 		on, err := b.o.Ledger.IssuesOn(ctx, session.CardRef)
@@ -607,6 +607,25 @@ func (b *Batch) present(watching context.Context, slot string, before <-chan str
 		if again := b.settle(ctx, slot, session.CardRef, r, err); !again {
 			return
 		}
+	}
+}
+
+// late tells of a card that came when the batch was stopped, or was done:
+// nothing was written to it.
+func (b *Batch) late(slot string, card ledger.CardRef) {
+	b.mu.Lock()
+	r := b.byCard[card]
+	issued := r != nil && r.state.issued()
+	b.mu.Unlock()
+	select {
+	case <-b.finished:
+		if issued {
+			b.tell(Event{Kind: Recognised, Slot: slot, Line: r.Line, Reference: r.Reference})
+			return
+		}
+		b.refuse(slot, nil, card, ErrNoRow)
+	default:
+		b.refuse(slot, nil, card, ErrStopped)
 	}
 }
 

@@ -268,6 +268,31 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
+// A card that comes when the last row has just been issued is told that there is
+// no row for it, not that somebody has stopped the batch.
+func TestLateCard(t *testing.T) {
+	o := newOffice(t, 2)
+	there, done := make(chan struct{}), make(chan struct{})
+	o.insert(0, &watched{Card: o.card(), first: func() { <-there }})
+	o.insert(1, &watched{Card: o.card(), first: func() { <-done }})
+	r := o.begin(o.list(1), func(x *batch.Options) {
+		tell := x.Observe
+		x.Observe = func(e batch.Event) {
+			switch {
+			case e.Kind == batch.Presented && e.Slot == o.names[1]:
+				close(there)
+			case e.Kind == batch.Done:
+				close(done)
+			}
+			tell(e)
+		}
+	})
+	if e := r.wait(batch.Refused); !errors.Is(e.Err, batch.ErrNoRow) {
+		t.Errorf("%+v: %v", e, e.Err)
+	}
+	r.end()
+}
+
 // Consents are on record before any card is used.
 func TestConsentsFirst(t *testing.T) {
 	o := newOffice(t, 1)
