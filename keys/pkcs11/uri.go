@@ -240,18 +240,18 @@ func (u URI) Module() (string, error) {
 }
 
 // PINFile returns the file that pin-source names, empty without one:
-// file:/path or file:///path, in full. Other sources (RFC 7512 allows for
-// programs) wrap ErrUnsupportedURI.
+// file:/path, file:///path or file://localhost/path (RFC 8089), in full. Other
+// sources (RFC 7512 allows for programs) wrap ErrUnsupportedURI.
 func (u URI) PINFile() (string, error) {
 	source, ok := u.Query("pin-source")
 	if !ok {
 		return "", nil
 	}
-	name, ok := strings.CutPrefix(source, "file:")
+	scheme, name, _ := strings.Cut(source, ":")
 	if rest, found := strings.CutPrefix(name, "//"); found {
-		name = rest
+		name = strings.TrimPrefix(rest, "localhost")
 	}
-	if !ok || !path.IsAbs(name) || strings.ContainsRune(name, 0) {
+	if !strings.EqualFold(scheme, "file") || !path.IsAbs(name) || strings.ContainsRune(name, 0) {
 		return "", fmt.Errorf("%w: pin-source is not file:/PATH", ErrUnsupportedURI)
 	}
 	return name, nil
