@@ -389,6 +389,9 @@ func (p *program) keysExport(c *cli.Context) (err error) {
 // (nil: unprotected), and records it, before they do. It returns them with the
 // versions that it has recorded, which are those that may leave.
 func (p *program) leave(c *cli.Context, store keystore, refs []keys.Ref, recipient *age.X25519Recipient) ([]keys.Ref, error) {
+	if keys.InToken(p.site.Keystore) {
+		return nil, keys.ErrMastersStay // and nobody signs for what does not leave
+	}
 	entries, err := store.Entries(c.Context)
 	if err != nil {
 		return nil, err
