@@ -3,6 +3,7 @@ package app
 import (
 	"bufio"
 	"crypto/ed25519"
+	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -470,18 +471,14 @@ func (p *program) keysImport(c *cli.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	if err := p.mayExchangeKeys(c); err != nil {
+		return err
+	}
 	store, err := p.openKeystore(c.Context, c)
 	if err != nil {
 		return err
 	}
 	defer closing(&err, store.Close)
-	digest, err := fileDigest(path)
-	if err != nil {
-		return err
-	}
-	if err := p.recordExchange(c, store, ledger.KeysExchanged{Direction: "import", With: fmt.Sprintf("sha256:%x", digest)}); err != nil {
-		return err
-	}
 	in, err := os.Open(path)
 	if err != nil {
 		return err
@@ -493,11 +490,20 @@ func (p *program) keysImport(c *cli.Context) (err error) {
 			return err
 		}
 	}
-	bundle, err := file.ReadBundle(in, ids...)
+	// What is recorded is what was read, and it is not recorded unless it can be.
+	digest := sha256.New()
+	whole := io.TeeReader(in, digest)
+	bundle, err := file.ReadBundle(whole, ids...)
 	if err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
 	defer bundle.Erase()
+	if _, err := io.Copy(io.Discard, whole); err != nil {
+		return err
+	}
+	if err := p.recordExchange(c, store, ledger.KeysExchanged{Direction: "import", With: fmt.Sprintf("sha256:%x", digest.Sum(nil))}); err != nil {
+		return err
+	}
 	entries, err := store.AddBundle(c.Context, bundle)
 	for _, e := range entries {
 		p.printf(msg.Of("imported %s version %d, check value %s", "取り込みました: %s バージョン %d、チェック値 %s"), e.Name, e.Version, e.Check)
