@@ -232,6 +232,17 @@ func (l *Ledger) Replaced(ctx context.Context, old, card CardRef) (bool, error) 
 	return ask(ctx, l, func() (bool, error) { return replaced(ctx, l.read, old, card) })
 }
 
+// PassedOn reports whether an issue under the consent was revoked because
+// another card took the place of its card: the holder was asked again for that
+// one, and nothing is issued under this consent any more.
+func (l *Ledger) PassedOn(ctx context.Context, consent string) (bool, error) {
+	return ask(ctx, l, func() (is bool, err error) {
+		err = l.read.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM events
+			WHERE consent = ? AND kind = 'revoked' AND record ->> '$.data.cause' <> ?)`, consent, string(CauseWithdrawn)).Scan(&is)
+		return is, err
+	})
+}
+
 // IsSuspended reports whether the service was suspended on the card and not
 // resumed, issued anew or withdrawn since.
 func (l *Ledger) IsSuspended(ctx context.Context, service string, card CardRef) (bool, error) {
@@ -243,19 +254,32 @@ func (l *Ledger) IsSuspended(ctx context.Context, service string, card CardRef) 
 	})
 }
 
-// CardIssue is an issue that a card holds, as far as the ledger knows: it was
-// neither withdrawn nor followed by another.
+// CardIssue is an issue to a card.
 type CardIssue struct {
 	Issued
-	// Revoked tells that it is good no more, and to be wiped when the card is seen.
+	// Revoked tells that it is good no more, and to be wiped when the card is
+	// seen; Cause says why.
 	Revoked bool
+	Cause   Cause
+	// Ended tells that the card holds it no more, as far as the ledger knows: it
+	// was withdrawn, or another one followed.
+	Ended bool
 }
 
 // IssuesOf returns what cards hold, by ID or by consent; what is empty is not
 // looked at. service may be empty. IDs are found by their digests, also where
 // they are erased; without Options.Digest the error is [ErrNoDigest].
 func (l *Ledger) IssuesOf(ctx context.Context, service, id, consent string) ([]CardIssue, error) {
-	var where []string
+	return l.issuesOf(ctx, "issues.ended IS NULL", service, id, consent)
+}
+
+// EveryIssueOf is IssuesOf with what cards held once.
+func (l *Ledger) EveryIssueOf(ctx context.Context, service, id, consent string) ([]CardIssue, error) {
+	return l.issuesOf(ctx, "TRUE", service, id, consent)
+}
+
+func (l *Ledger) issuesOf(ctx context.Context, which, service, id, consent string) ([]CardIssue, error) {
+	where := []string{which}
 	var args []any
 	choose := func(column, value string) {
 		if value != "" {
@@ -271,7 +295,7 @@ func (l *Ledger) IssuesOf(ctx context.Context, service, id, consent string) ([]C
 		}
 		where, args = append(where, "issues.id_digest IN (SELECT value FROM json_each(?))"), append(args, digests)
 	}
-	return l.issues(ctx, strings.Join(append(where, "issues.ended IS NULL"), " AND "), args...)
+	return l.issues(ctx, strings.Join(where, " AND "), args...)
 }
 
 // digestsOf returns the digests of an ID in one service, or in each where none
@@ -304,26 +328,33 @@ func (l *Ledger) IssuesOn(ctx context.Context, card CardRef) ([]CardIssue, error
 	return l.issues(ctx, "issues.card = ? AND issues.ended IS NULL", string(card))
 }
 
+// LastIssuesOn returns the last issue of each service to a card, whether the
+// card holds it or held it once.
+func (l *Ledger) LastIssuesOn(ctx context.Context, card CardRef) ([]CardIssue, error) {
+	return l.issues(ctx, "issues.card = ?1 AND issues.seq IN (SELECT max(seq) FROM events WHERE card = ?1 AND kind = 'issued' GROUP BY service)", string(card))
+}
+
 // issues reads the issues that a condition on the view chooses, by service.
 func (l *Ledger) issues(ctx context.Context, where string, args ...any) ([]CardIssue, error) {
 	return ask(ctx, l, func() ([]CardIssue, error) {
-		var chosen, void string
-		err := l.read.QueryRowContext(ctx, `SELECT json_group_array(issues.seq), json_group_array(issues.revoked IS NOT NULL)
-			FROM (SELECT * FROM issues WHERE `+where+` ORDER BY issues.service, issues.seq) issues`, args...).Scan(&chosen, &void)
+		var chosen, states string
+		err := l.read.QueryRowContext(ctx, `SELECT json_group_array(i.seq), json_group_array(json_object(
+				'Revoked', json(iif(i.revoked IS NULL, 'false', 'true')), 'Ended', json(iif(i.ended IS NULL, 'false', 'true')),
+				'Cause', (SELECT r.record ->> '$.data.cause' FROM events r WHERE r.seq = i.revoked)))
+			FROM (SELECT * FROM issues WHERE `+where+` ORDER BY issues.service, issues.seq) i`, args...).Scan(&chosen, &states)
 		if err != nil {
 			return nil, err
 		}
-		var revoked []int
-		if err := json.Unmarshal([]byte(void), &revoked); err != nil {
+		var out []CardIssue
+		if err := json.Unmarshal([]byte(states), &out); err != nil {
 			return nil, err
 		}
 		list, err := load(ctx, l.read, "seq IN (SELECT value FROM json_each(?)) ORDER BY service, seq", chosen)
 		if err != nil {
 			return nil, err
 		}
-		var out []CardIssue
 		for i, e := range list {
-			out = append(out, CardIssue{e.Data.(Issued), revoked[i] != 0})
+			out[i].Issued = e.Data.(Issued)
 		}
 		return out, nil
 	})

@@ -284,6 +284,7 @@ func TestInvalidEvents(t *testing.T) {
 			d.Expiry = "2031-02-29"
 			return d
 		}()}, "expiry"},
+		{"values of an event to come", ledger.Event{Actor: clerk, Data: ledger.ValuesErased{Consent: "c", Basis: ledger.Retention, Events: []int64{1, 2}}}, "values of event 2"},
 		{"issue number 0", ledger.Event{Actor: clerk, Data: issue("r", "c", "s", "i", cardA, aidLib, 0)}, "issue number 0"},
 	}
 	for _, tt := range tests {

@@ -42,6 +42,17 @@ func TestChangesRefused(t *testing.T) {
 			_, err := c.issue(r)
 			return err
 		}, consent.ErrItems},
+		{"issue on the consent of a card that was lost, when it turns up", func(c *counter) error {
+			r := c.request(office)
+			c.mustIssue(r)
+			next := newCounter(c.t, b)
+			again := next.anew(r)
+			again.Carry = &provisioner.Carry{From: c.active(office), Cause: ledger.CauseLost, NewID: true}
+			next.mustIssue(again)
+			must(c.withdraw(office)) // wiped
+			_, err := c.issue(r)
+			return err
+		}, provisioner.ErrReplaced},
 		{"suspend what is not there", func(c *counter) error { _, err := c.suspend(library); return err }, provisioner.ErrNotOnCard},
 		{"update what is suspended", func(c *counter) error {
 			r := onCard(c)

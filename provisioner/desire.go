@@ -102,9 +102,6 @@ func (p *Provisioner) Desire(ctx context.Context, r Request) (*Desired, error) {
 	if r.Rekey != nil && (r.Carry == nil || r.Carry.Cause != "") {
 		return nil, errors.New("only what is on the card is given other read keys")
 	}
-	if err := p.checkConsent(ctx, r); err != nil {
-		return nil, err
-	}
 	if c := r.Carry; c != nil {
 		if c.From.Service != m.ID {
 			return nil, fmt.Errorf("an issue of %q is no issue of %q", c.From.Service, m.ID)
@@ -113,7 +110,12 @@ func (p *Provisioner) Desire(ctx context.Context, r Request) (*Desired, error) {
 			r.Subject.ID = c.From.ID
 		}
 	}
+	// Before the consent: an item that was forgotten, or misspelt, is not one that
+	// the holder did not agree to.
 	if err := m.CheckSubject(r.Subject); err != nil {
+		return nil, err
+	}
+	if err := p.checkConsent(ctx, r); err != nil {
 		return nil, err
 	}
 	if got := r.LoadFile.Hash(); got != [sha256.Size]byte(m.LoadFile.SHA256) {
@@ -175,8 +177,14 @@ func (p *Provisioner) checkConsent(ctx context.Context, r Request) error {
 		return err
 	case !state.Withdrawn.IsZero():
 		return fmt.Errorf("%w: on %s", consent.ErrWithdrawn, state.Withdrawn.Format(time.RFC3339))
+	case r.Carry != nil && r.Carry.Cause == "":
+		return nil // the plan knows whether what is on the card is good
 	}
-	return nil
+	passed, err := p.Ledger.PassedOn(ctx, r.Consent.Record.ID)
+	if err == nil && passed {
+		err = fmt.Errorf("%w: consent %s", ErrReplaced, r.Consent.Record.ID)
+	}
+	return err
 }
 
 // knownID is the ID that the consent's holder has already, or that was given.

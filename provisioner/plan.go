@@ -2,6 +2,7 @@ package provisioner
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -252,12 +253,12 @@ func (p *Provisioner) checkLedger(ctx context.Context, s *Session, d *Desired) (
 	case err != nil:
 		return nil, err
 	case d.update() && (!ok || active.ID != d.carry.From.ID || d.carry.From.Card != s.CardRef):
-		return nil, ErrNotOnCard
+		return nil, fmt.Errorf("%w: %s", ErrNotOnCard, d.Manifest.ID)
 	case !ok:
 		return nil, nil
 	}
 	if held, err := p.Ledger.IsSuspended(ctx, d.Manifest.ID, s.CardRef); err != nil || held {
-		return nil, errors.Join(err, ErrSuspended)
+		return nil, cmp.Or(err, fmt.Errorf("%w: %s", ErrSuspended, d.Manifest.ID))
 	}
 	if active.Consent != d.Consent.Record.ID && !d.update() {
 		return nil, fmt.Errorf("%w: issue number %d, under another consent", ErrOtherIssue, active.IssueNumber)
@@ -420,7 +421,8 @@ func fits(have, want applets.InstallSpec) bool {
 
 // PlanWithdraw plans to wipe and delete a service's instance, and the load
 // file with it when nothing else uses it. What a torn run has left of that is
-// finished.
+// finished; where all is done there is nothing to do. A service that was never
+// on the card is [ErrNotOnCard].
 func (p *Provisioner) PlanWithdraw(ctx context.Context, s *Session, m *manifest.Manifest) (*Plan, error) {
 	profile, ok := m.LookupProfile(p.Profiles)
 	if !ok {
@@ -473,8 +475,12 @@ func (p *Provisioner) PlanWithdraw(ctx context.Context, s *Session, m *manifest.
 		(file.SecurityDomain.IsZero() || file.SecurityDomain == where.manager.AID) {
 		plan.Steps = append(plan.Steps, p.deleteLoadFile(plan))
 	}
-	if len(plan.Steps) == 0 && plan.Recorded {
-		return nil, ErrNotOnCard
+	if plan.NothingToDo() {
+		states, err := p.Ledger.Services(ctx, s.CardRef)
+		if err == nil && !slices.ContainsFunc(states, func(x ledger.ServiceState) bool { return x.Service == m.ID && x.State == ledger.Ended }) {
+			err = fmt.Errorf("%w: %s", ErrNotOnCard, m.ID)
+		}
+		return plan, err
 	}
 	return plan, p.entrust(s, m, plan)
 }

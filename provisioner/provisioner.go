@@ -47,6 +47,9 @@ var (
 	ErrOtherIssue = errors.New("the card already holds this service")
 	// ErrOtherCard: the consent is bound to another card.
 	ErrOtherCard = errors.New("the consent is bound to another card")
+	// ErrReplaced: what was issued under the consent is on another card by now,
+	// under another consent.
+	ErrReplaced = errors.New("the consent's card was replaced")
 	// ErrCardState: the card's or the instance's life cycle state forbids it.
 	ErrCardState = errors.New("life cycle state forbids it")
 	// ErrSuspended: the service is suspended on the card; it has to be resumed
@@ -91,8 +94,10 @@ type Ledger interface {
 	IssueNumber(ctx context.Context, service string, card ledger.CardRef) (uint16, error)
 	IssuesOn(ctx context.Context, card ledger.CardRef) ([]ledger.CardIssue, error)
 	IsSuspended(ctx context.Context, service string, card ledger.CardRef) (bool, error)
+	Services(ctx context.Context, card ledger.CardRef) ([]ledger.ServiceState, error)
 	KeptKey(ctx context.Context, service string, card ledger.CardRef) (kept ledger.KeyKept, ok bool, err error)
 	Replaced(ctx context.Context, old, card ledger.CardRef) (bool, error)
+	PassedOn(ctx context.Context, consent string) (bool, error)
 	UnfinishedRuns(ctx context.Context, card ledger.CardRef) ([]ledger.Run, error)
 	AIDOwner(ctx context.Context, aid iso7816.AID) (service string, ok bool, err error)
 	FailedAuthentications(ctx context.Context, card ledger.CardRef, target iso7816.AID) (int, error)

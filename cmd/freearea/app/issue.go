@@ -44,6 +44,8 @@ type reporting struct {
 	KeyVersion  byte     `json:"key_version"`
 	Wiped       []string `json:"wiped"`   // revoked services that were erased on the way
 	Pending     []string `json:"pending"` // and those that are still to be
+	// KeptUntil is the last day of the older read key beside it.
+	KeptUntil *string `json:"kept_until"`
 }
 
 func (p *program) issueCommand() *cli.Command {
@@ -55,7 +57,7 @@ func (p *program) issueCommand() *cli.Command {
 		Flags: []cli.Flag{
 			p.cardFlag(),
 			p.cutFlag(),
-			&cli.StringFlag{Name: "consent", Usage: t(msg.Of("signed consent `FILE`, as `consent record` wrote it", "`consent record` が書いた署名済み同意 `FILE`"))},
+			&cli.StringFlag{Name: "consent", Usage: t(msg.Of("signed consent `FILE`, as `consent record` wrote it", "署名済み同意の `FILE`(`consent record` が書いたもの)"))},
 			&cli.StringFlag{Name: "id", Usage: t(msg.Of("the holder's `ID`, where the service's IDs are given", "IDが外部から与えられるサービスでの利用者 `ID`"))},
 			p.itemFlag(),
 			&cli.StringFlag{Name: "pin-file", Usage: t(msg.Of("read the PIN from `FILE` instead of asking", "PINを `FILE` から読む(既定:画面で尋ねる)"))},
@@ -245,7 +247,12 @@ type job struct {
 	manifest *manifest.Manifest
 	look     func(iso7816.Card) error // before the counter connects; may be nil
 	plan     func(*provisioner.Session) (*provisioner.Plan, error)
-	before   func() error // once it is to be carried out; may be nil
+	// before is done once it is to be carried out, and more tells that it has
+	// something to do, beside the plan. Where the run fails then, recorded says
+	// what of the service is done all the same. All may be missing.
+	before   func() error
+	more     func() bool
+	recorded msg.Text
 }
 
 // reconcile opens the card, wipes from it what was revoked without it, shows
@@ -268,7 +275,7 @@ func (p *program) reconcile(c *cli.Context, pr *provisioner.Provisioner, do job)
 		return err
 	}
 	defer session.Close()
-	wiped, pending, err := p.wipePending(c, pr, session, do.manifest)
+	wiped, pending, err := p.wipePending(c, pr, session, map[string]*manifest.Manifest{do.manifest.ID: do.manifest})
 	if err != nil {
 		return err
 	}
@@ -276,9 +283,10 @@ func (p *program) reconcile(c *cli.Context, pr *provisioner.Provisioner, do job)
 	if err != nil {
 		return err
 	}
+	more := do.more != nil && do.more()
 	out := reporting{
 		V: 1, Type: todo.Purpose, Service: todo.Service, Instance: todo.Instance.String(),
-		NothingToDo: todo.NothingToDo(), DryRun: c.Bool("dry-run"), Steps: []string{}, Wiped: wiped, Pending: pending,
+		NothingToDo: todo.NothingToDo() && !more, DryRun: c.Bool("dry-run"), Steps: []string{}, Wiped: wiped, Pending: pending,
 	}
 	for _, s := range todo.Steps {
 		out.Steps = append(out.Steps, string(s.Name))
@@ -287,13 +295,21 @@ func (p *program) reconcile(c *cli.Context, pr *provisioner.Provisioner, do job)
 		p.showPlan(todo)
 	}
 	unchanged := msg.Of("nothing to do: the card holds what is wanted", "変更なし: カードは既に求める状態です")
-	if out.DryRun {
-		if out.NothingToDo && !c.Bool("json") {
-			p.printf(unchanged)
-		}
-		return p.printJSON(c, out)
+	if todo.Purpose == provisioner.Withdraw {
+		unchanged = msg.Of("nothing to do: the card does not hold the service any more", "変更なし: サービスは既にカードから消去されています")
 	}
-	if do.before != nil {
+	if out.DryRun {
+		switch {
+		case c.Bool("json"):
+			return p.printJSON(c, out)
+		case out.NothingToDo:
+			p.printf(unchanged)
+		case todo.NothingToDo():
+			p.printf(wouldTakeBack, todo.Service)
+		}
+		return nil
+	}
+	if more {
 		if err := do.before(); err != nil {
 			return err
 		}
@@ -302,23 +318,38 @@ func (p *program) reconcile(c *cli.Context, pr *provisioner.Provisioner, do job)
 	result, err := pr.Run(ctx, session, todo)
 	done()
 	if err != nil {
+		if more {
+			p.notef(do.recorded, todo.Service)
+		}
 		return err
 	}
 	out.ID, out.IssueNumber, out.KeyVersion = orNull(result.ID), result.IssueNumber, result.KeyVersion
-	if !out.NothingToDo {
+	if !todo.NothingToDo() {
 		out.Run = orNull(result.Run)
 	}
 	if !result.Expiry.IsZero() {
 		out.Expiry = orNull(result.Expiry.Format(time.DateOnly))
 	}
+	kept, keeps, err := pr.Ledger.KeptKey(ctx, todo.Service, session.CardRef)
+	if err != nil {
+		return err
+	}
+	if keeps {
+		out.KeptUntil = orNull(kept.Until)
+	}
 	if c.Bool("json") {
 		return p.printJSON(c, out)
 	}
 	switch {
-	case todo.NothingToDo():
+	case out.NothingToDo:
 		p.printf(unchanged)
+	case todo.NothingToDo():
+		p.printf(tookBack, todo.Service)
 	default:
 		p.sayDone(todo.Purpose, todo.Service, result)
+	}
+	if keeps && todo.Purpose == provisioner.RekeyRun {
+		p.printf(msg.Of("version %d stays on the card beside it until %s; after that `freearea rekey` takes it off", "バージョン %d の鍵も %s までカードに残ります。その後の `freearea rekey` で取り除きます"), kept.KeyVersion, kept.Until)
 	}
 	return nil
 }
@@ -515,6 +546,11 @@ func pinError(err error) error {
 		return &spoken{
 			text: msg.Of("no terminal to ask for the PIN", "暗証番号の入力を求める端末がありません"),
 			hint: msg.Of("use --pin-file", "--pin-file を使ってください")}
+	case errors.Is(err, passphrase.ErrEmpty), errors.Is(err, passphrase.ErrTooLong):
+		return &spoken{
+			text: msg.Of("this is no PIN", "暗証番号の形式が正しくありません"),
+			hint: msg.Of("a PIN is 4 to 12 digits; a file named with --pin-file has nothing else in it", "暗証番号は4〜12桁の数字です。--pin-file のファイルにはそれだけを書いてください"),
+			code: err}
 	case errors.Is(err, passphrase.ErrMismatch):
 		return &spoken{
 			text: msg.Of("the two PINs are not the same", "2回の暗証番号が一致しません"),

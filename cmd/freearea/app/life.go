@@ -1,9 +1,11 @@
 package app
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -109,7 +111,12 @@ func (p *program) change(c *cli.Context, b *bench, look func(iso7816.Card) error
 			return nil, err
 		}
 		if !ok {
-			return nil, provisioner.ErrNotOnCard
+			return nil, fmt.Errorf("%w: %s", provisioner.ErrNotOnCard, b.manifest.ID)
+		}
+		if held, err := b.ledger.IsSuspended(ctx, b.manifest.ID, s.CardRef); err != nil {
+			return nil, err
+		} else if held {
+			return nil, fmt.Errorf("%w: %s", provisioner.ErrSuspended, b.manifest.ID)
 		}
 		r := provisioner.Request{
 			Manifest: b.manifest, LoadFile: file, Now: p.Now().In(japan), Reason: c.String("reason"),
@@ -132,6 +139,14 @@ func (p *program) change(c *cli.Context, b *bench, look func(iso7816.Card) error
 		}
 		if err := fill(&r); err != nil {
 			return nil, err
+		}
+		// The ledger has the last day of the service, and not what is printed on the card.
+		if c.String("card-expiry") == "" && r.Now.Format(time.DateOnly) > active.Expiry {
+			return nil, &spoken{
+				text: msg.Of("%s on this card has ended: it was good until %s", "このカードの %s は終了しています(%s まで有効)"), args: []any{b.manifest.ID, active.Expiry},
+				hint: msg.Of("where the card itself is still valid: ask the holder again, then `freearea update` with the new --consent and with --card-expiry, the date printed on the card; an expired card has to be renewed first",
+					"カード自体が有効な場合は、改めて同意を得て、新しい --consent と、券面の日付の --card-expiry を指定して `freearea update` を実行してください。カードの期限が切れている場合は、先にカードの更新が必要です"),
+				code: provisioner.ErrTermEnded}
 		}
 		d, err := b.provisioner.Desire(ctx, r)
 		if err != nil {
@@ -213,6 +228,9 @@ func (p *program) withdrawCommand() *cli.Command {
 
 func (p *program) withdraw(c *cli.Context) (err error) {
 	without := c.Bool("without-card")
+	if without && c.Bool("keep-consent") {
+		return usagef(msg.Of("--without-card takes the consent back, and --keep-consent does not", "--without-card は同意の撤回を記録するため、--keep-consent と一緒には使えません"))
+	}
 	if without == (c.String("id") == "" && c.String("consent") == "") {
 		return usagef(msg.Of("--without-card goes with --id or --consent, and they with it", "--without-card は --id または --consent と組み合わせて指定してください"))
 	}
@@ -225,34 +243,43 @@ func (p *program) withdraw(c *cli.Context) (err error) {
 		return p.withdrawWithoutCard(c, b)
 	}
 	ctx := c.Context
-	var here []ledger.CardIssue
+	// What stands of the holder's consent: the issue that is on the card, or that
+	// was taken off it with --keep-consent.
+	var stands []ledger.CardIssue
 	return p.reconcile(c, b.provisioner, job{manifest: b.manifest,
 		plan: func(s *provisioner.Session) (*provisioner.Plan, error) {
-			on, err := b.ledger.IssuesOn(ctx, s.CardRef)
+			last, err := b.ledger.LastIssuesOn(ctx, s.CardRef)
 			if err != nil {
 				return nil, err
 			}
-			for _, i := range on {
-				if i.Service == b.manifest.ID {
-					here = append(here, i)
+			for _, i := range last {
+				// Revoked is with its consent, or because another card has taken its place.
+				if i.Service != b.manifest.ID || i.Revoked || c.Bool("keep-consent") {
+					continue
+				}
+				if known, err := b.ledger.Consent(ctx, i.Consent); err != nil {
+					return nil, err
+				} else if !i.Ended || known.Withdrawn.IsZero() {
+					stands = append(stands, i)
 				}
 			}
 			return b.provisioner.PlanWithdraw(ctx, s, b.manifest)
 		},
+		more: func() bool { return len(stands) > 0 },
 		before: func() error {
-			if c.Bool("keep-consent") {
-				return nil
-			}
-			for _, i := range here {
-				if i.Revoked {
-					continue // with its consent, or because another card has taken its place
+			for _, i := range stands {
+				var on []ledger.CardIssue
+				if !i.Ended {
+					on = append(on, i)
 				}
-				if _, err := p.revoke(c, b, i.Consent, []ledger.CardIssue{i}); err != nil {
+				if _, err := p.revoke(c, b, i.Consent, on); err != nil {
 					return err
 				}
 			}
 			return nil
 		},
+		recorded: msg.Of("freearea: note: it is recorded that the consent to %s is taken back, and the ID is good no more; what is left is to erase it from the card",
+			"freearea: お知らせ: %s の同意の撤回を記録し、IDを失効させました。カードからの消去が残っています"),
 	})
 }
 
@@ -300,16 +327,22 @@ func (p *program) withdrawWithoutCard(c *cli.Context, b *bench) error {
 	if err != nil {
 		return err
 	}
-	issues, err := b.ledger.IssuesOf(ctx, b.manifest.ID, c.String("id"), id)
+	all, err := b.ledger.EveryIssueOf(ctx, b.manifest.ID, c.String("id"), id)
 	if err != nil {
 		return err
 	}
-	if len(issues) == 0 {
-		return fmt.Errorf("%w: no card holds such an issue of %s", ledger.ErrNotFound, b.manifest.ID)
+	if len(all) == 0 {
+		return fmt.Errorf("%w: no card has or had %s of %s", ledger.ErrNotFound, cmp.Or(c.String("id"), c.String("consent")), b.manifest.ID)
 	}
 	// The holder's last card says under which consent the ID is; all cards
 	// that have it lose it.
-	last := issues[len(issues)-1]
+	last := all[len(all)-1]
+	var issues []ledger.CardIssue
+	for _, i := range all {
+		if !i.Ended {
+			issues, last = append(issues, i), i
+		}
+	}
 	out := revocation{V: 1, Type: "revocation", Service: b.manifest.ID, DryRun: c.Bool("dry-run"), Consent: last.Consent, IDs: []string{}}
 	known, err := b.ledger.Consent(ctx, last.Consent)
 	if err != nil {
@@ -333,6 +366,10 @@ func (p *program) withdrawWithoutCard(c *cli.Context, b *bench) error {
 		return p.printJSON(c, out)
 	case out.NothingToDo:
 		p.printf(msg.Of("nothing to do: it is revoked already", "変更なし: 既に失効しています"))
+	case len(out.IDs) == 0 && out.DryRun:
+		p.printf(wouldTakeBack, out.Service)
+	case len(out.IDs) == 0:
+		p.printf(tookBack, out.Service)
 	case out.DryRun:
 		p.printf(msg.Of("would be revoked: %s, ID %s", "失効の対象: %s、ID %s"), out.Service, strings.Join(out.IDs, ", "))
 	default:
@@ -340,6 +377,13 @@ func (p *program) withdrawWithoutCard(c *cli.Context, b *bench) error {
 	}
 	return nil
 }
+
+// What is said where a consent is taken back and no card holds what was issued
+// under it.
+var (
+	wouldTakeBack = msg.Of("would be recorded: the consent to %s is taken back", "記録の対象: %s の同意の撤回")
+	tookBack      = msg.Of("recorded: the consent to %s is taken back; the card does not hold the service any more", "記録しました: %s の同意の撤回(サービスは既にカードから消去されています)")
+)
 
 // consentID is what names a consent: its id, or the file with the record.
 func consentID(s string) (string, error) {
@@ -377,10 +421,10 @@ func (p *program) siteManifests() (map[string]*manifest.Manifest, error) {
 }
 
 // wipePending erases what was revoked while the card was elsewhere, as far as
-// the services' manifests are at hand, and tells what it can't. The service
-// that the command is about is left to it where it withdraws; a dry run only
-// tells.
-func (p *program) wipePending(c *cli.Context, pr *provisioner.Provisioner, s *provisioner.Session, own *manifest.Manifest) (wiped, pending []string, err error) {
+// the services' manifests are at hand, the site's or those given, and tells what
+// it can't. The service that the command is about is left to it where it
+// withdraws; a dry run only tells.
+func (p *program) wipePending(c *cli.Context, pr *provisioner.Provisioner, s *provisioner.Session, given map[string]*manifest.Manifest) (wiped, pending []string, err error) {
 	wiped, pending = []string{}, []string{}
 	list, err := pr.Pending(c.Context, s)
 	if err != nil || len(list) == 0 {
@@ -390,24 +434,25 @@ func (p *program) wipePending(c *cli.Context, pr *provisioner.Provisioner, s *pr
 	if err != nil {
 		return wiped, pending, err
 	}
-	if own != nil {
-		manifests[own.ID] = own
-	}
+	maps.Copy(manifests, given)
 	for _, issue := range list {
 		m := manifests[issue.Service]
-		if own != nil && issue.Service == own.ID && c.Command.Name == "withdraw" {
+		if given[issue.Service] != nil && c.Command.Name == "withdraw" {
 			continue
 		}
-		if m == nil || c.Bool("dry-run") {
+		if m != nil && c.Bool("dry-run") {
+			pending = append(pending, issue.Service)
+			p.notef(msg.Of("freearea: note: %s was revoked and is still on this card; without --dry-run it is erased first",
+				"freearea: お知らせ: 失効済みの %s がこのカードに残っています。--dry-run なしでは先に消去します"), issue.Service)
+			continue
+		}
+		if m == nil {
 			pending = append(pending, issue.Service)
 			p.notef(msg.Of("freearea: note: %s was revoked and is still on this card; `freearea withdraw` with its manifest erases it",
 				"freearea: お知らせ: 失効済みの %s がこのカードに残っています。そのマニフェストで `freearea withdraw` を実行すると消去します"), issue.Service)
 			continue
 		}
-		plan, err := pr.PlanWithdraw(c.Context, s, m)
-		if err == nil {
-			_, err = pr.Run(c.Context, s, plan)
-		}
+		_, err := pr.Wipe(c.Context, s, m)
 		if errors.Is(err, provisioner.ErrTokenMissing) {
 			pending = append(pending, issue.Service)
 			p.notef(msg.Of("freearea: note: %s was revoked and is still on this card; erasing it takes tokens",
@@ -450,7 +495,11 @@ func (p *program) rekey(c *cli.Context) (err error) {
 		return err
 	}
 	defer closing(&err, b.Close)
+	if b.manifest.Keys.Read == "" {
+		return fmt.Errorf("%w: %s", provisioner.ErrNoReadKey, b.manifest.ID)
+	}
 	var tap *reader.Tap
+	var absent error // why there is no tap; the ledger may know better
 	look := func(card iso7816.Card) error {
 		service, err := p.service(c.Context, b.manifest, b.keys, true)
 		if err != nil {
@@ -470,9 +519,15 @@ func (p *program) rekey(c *cli.Context) (err error) {
 			return err
 		}
 		tap, err = r.Read(c.Context, card)
+		if errors.Is(err, reader.ErrNoService) {
+			absent, err = err, nil
+		}
 		return err
 	}
 	return p.change(c, b, look, func(r *provisioner.Request) error {
+		if absent != nil {
+			return absent
+		}
 		r.Rekey = &provisioner.Rekey{}
 		if !c.Bool("finish") {
 			r.Rekey.KeepUntil = r.Now.AddDate(0, 0, c.Int("keep-days"))

@@ -1,6 +1,7 @@
 package app
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -83,14 +84,29 @@ const (
 	outLeft    = "left"    // is not carried: suspended, withdrawn
 )
 
-// waits notes what is missing.
+// waits notes what is missing. An error among the arguments is worded for
+// people when it is shown.
 func (x *carriedOne) waits(outcome string, why msg.Text, args ...any) {
 	x.Outcome, x.why, x.whyArgs = outcome, why, args
-	x.Reason = orNull(msg.English.T(why, args...))
+	x.Reason = orNull(oneLine(msg.English.T(why, args...)))
+}
+
+// reason is what [carriedOne.waits] noted, for people.
+func (p *program) reason(x *carriedOne) string {
+	args := slices.Clone(x.whyArgs)
+	for i, a := range args {
+		if err, ok := a.(error); ok {
+			args[i] = p.inWords(err)
+		}
+	}
+	return p.lang.T(x.why, args...)
 }
 
 func (p *program) reissue(c *cli.Context) (err error) {
 	ctx := c.Context
+	if err := required(c, "cause"); err != nil {
+		return err
+	}
 	cause := ledger.Cause(c.String("cause"))
 	switch cause {
 	case ledger.CauseRenewed, ledger.CauseLost, ledger.CauseBroken:
@@ -156,7 +172,11 @@ func (p *program) reissue(c *cli.Context) (err error) {
 		}
 	}
 	if oldRef == session.CardRef {
-		return provisioner.ErrOtherCard
+		return errOldCardHere
+	}
+	// Whatever was revoked without this card makes room for what is carried.
+	if _, _, err := p.wipePending(c, pr, session, manifests); err != nil {
+		return err
 	}
 	out := reissued{V: 1, Type: "reissue", Cause: string(cause), DryRun: c.Bool("dry-run"), Services: []*carriedOne{}, Wiped: []string{}}
 	if out.Services, err = p.carried(c, office, manifests, oldRef, session.CardRef, cause, expiry); err != nil {
@@ -166,21 +186,28 @@ func (p *program) reissue(c *cli.Context) (err error) {
 		if x.Outcome == outReady {
 			p.carry(c, pr, session, x)
 		}
-		if x.err != nil && !errors.Is(x.err, provisioner.ErrPINMissing) {
+		if x.err != nil && !out.DryRun {
 			break // the next run goes on from here
 		}
 	}
 	if c.String("old-card") != "" && !out.DryRun {
-		if _, err := p.withOldCard(c, pr, &out.Wiped); err != nil {
+		if _, err := p.withOldCard(c, pr, func(old *provisioner.Provisioner, s *provisioner.Session) (err error) {
+			out.Wiped, _, err = p.wipePending(c, old, s, manifests)
+			return err
+		}); err != nil {
 			p.notef(msg.Of("freearea: note: the old card could not be wiped: %s", "freearea: お知らせ: 旧カードを消去できませんでした: %s"), err.Error())
 		}
 	}
 	return p.reportReissue(c, out)
 }
 
-// withOldCard connects to the old card; with wiped it erases from it what was
-// revoked.
-func (p *program) withOldCard(c *cli.Context, pr *provisioner.Provisioner, wiped *[]string) (ref ledger.CardRef, err error) {
+// errOldCardHere: the new card is not on its slot.
+var errOldCardHere = &spoken{text: msg.Of("the card on the slot is the old one", "置かれているのは旧カードです"),
+	hint: msg.Of("put the holder's new card on it; an old card that is at hand is named with --old-card, in another slot", "新しいカードを置いてください。旧カードが手元にある場合は、別のスロットに置いて --old-card で指定します")}
+
+// withOldCard connects to the old card, and does something with it; do may be
+// nil.
+func (p *program) withOldCard(c *cli.Context, pr *provisioner.Provisioner, do func(*provisioner.Provisioner, *provisioner.Session) error) (ref ledger.CardRef, err error) {
 	card, closeCard, err := p.openNamed(c, c.String("old-card"))
 	if err != nil {
 		return "", err
@@ -193,14 +220,15 @@ func (p *program) withOldCard(c *cli.Context, pr *provisioner.Provisioner, wiped
 		return "", err
 	}
 	defer session.Close()
-	if wiped != nil {
-		*wiped, _, err = p.wipePending(c, &old, session, nil)
+	if do != nil {
+		err = do(&old, session)
 	}
 	return session.CardRef, err
 }
 
 // oldCard finds the card by an ID or a consent that it has or had. A run that
-// is repeated finds the new card with them too.
+// is repeated finds the new card with them too, and finds the old one also when
+// nothing is left on it.
 func (o *office) oldCard(ctx context.Context, c *cli.Context, card ledger.CardRef) (ledger.CardRef, error) {
 	service, id, ok := strings.Cut(c.String("old-id"), ":")
 	if !ok {
@@ -210,13 +238,15 @@ func (o *office) oldCard(ctx context.Context, c *cli.Context, card ledger.CardRe
 	if err != nil {
 		return "", err
 	}
-	issues, err := o.ledger.IssuesOf(ctx, service, id, consent)
+	issues, err := o.ledger.EveryIssueOf(ctx, service, id, consent)
 	if err != nil {
 		return "", err
 	}
 	var found, replaced []ledger.CardRef
+	here := false
 	for _, i := range issues {
 		if i.Card == card {
+			here = here || !i.Revoked && !i.Ended
 			continue
 		}
 		is, err := o.ledger.Replaced(ctx, i.Card, card)
@@ -226,7 +256,7 @@ func (o *office) oldCard(ctx context.Context, c *cli.Context, card ledger.CardRe
 		switch {
 		case is:
 			replaced = append(replaced, i.Card)
-		case !i.Revoked:
+		case !i.Revoked && !i.Ended:
 			found = append(found, i.Card)
 		}
 	}
@@ -234,8 +264,10 @@ func (o *office) oldCard(ctx context.Context, c *cli.Context, card ledger.CardRe
 		return replaced[len(replaced)-1], nil
 	}
 	switch {
+	case len(found) == 0 && here:
+		return "", errOldCardHere
 	case len(found) == 0:
-		return "", fmt.Errorf("%w: no other card holds such an issue", ledger.ErrNotFound)
+		return "", fmt.Errorf("%w: no other card holds %s", ledger.ErrNotFound, cmp.Or(c.String("old-id"), c.String("old-consent")))
 	case len(found) > 1:
 		return "", &spoken{text: msg.Of("several cards have that ID", "そのIDのカードが複数あります"),
 			hint: msg.Of("name the service with it: --old-id SERVICE:ID", "--old-id サービス:ID のように、サービスも指定してください")}
@@ -247,17 +279,16 @@ func (o *office) oldCard(ctx context.Context, c *cli.Context, card ledger.CardRe
 // and what is missing.
 func (p *program) carried(c *cli.Context, o *office, manifests map[string]*manifest.Manifest, old, card ledger.CardRef, cause ledger.Cause, expiry time.Time) ([]*carriedOne, error) {
 	ctx := c.Context
-	issues, err := o.ledger.IssuesOn(ctx, old)
+	issues, err := o.ledger.LastIssuesOn(ctx, old)
 	if err != nil {
 		return nil, err
 	}
-	consents := map[string]*consent.Signed{}
-	for _, path := range c.StringSlice("consent") {
-		s, err := readConsent(path)
-		if err != nil {
-			return nil, err
-		}
-		consents[s.Record.Service] = s
+	// What was withdrawn is no more; what was carried stays on the list when it
+	// is wiped.
+	issues = slices.DeleteFunc(issues, func(i ledger.CardIssue) bool { return i.Ended && !passedOn(i) })
+	consents, err := givenConsents(c, issues)
+	if err != nil {
+		return nil, err
 	}
 	out := []*carriedOne{}
 	for _, i := range issues {
@@ -272,7 +303,7 @@ func (p *program) carried(c *cli.Context, o *office, manifests map[string]*manif
 			return nil, err
 		}
 		switch {
-		case i.Revoked && ok:
+		case passedOn(i) && ok:
 			x.Outcome, x.ID, x.IssueNumber, x.Consent = outDone, orNull(active.ID), active.IssueNumber, orNull(active.Consent)
 			x.Expiry = orNull(active.Expiry)
 			continue
@@ -293,6 +324,41 @@ func (p *program) carried(c *cli.Context, o *office, manifests map[string]*manif
 	return out, nil
 }
 
+// passedOn reports whether another card has taken the place of the one with
+// the issue.
+func passedOn(i ledger.CardIssue) bool { return i.Revoked && i.Cause != ledger.CauseWithdrawn }
+
+// givenConsents are those of the command line, by service. What is said there of
+// a service that the old card does not hold is a mistake, most often of writing.
+func givenConsents(c *cli.Context, issues []ledger.CardIssue) (map[string]*consent.Signed, error) {
+	holds := func(service string) bool {
+		return slices.ContainsFunc(issues, func(i ledger.CardIssue) bool { return i.Service == service })
+	}
+	for flag, mark := range map[string]string{"item": ".", "id": "="} {
+		for _, pair := range c.StringSlice(flag) {
+			if service, _, _ := strings.Cut(pair, mark); len(issues) > 0 && !holds(service) {
+				return nil, usagef(msg.Of("--%s %s: the old card has no such service", "--%s %s: 旧カードにこのサービスはありません"), flag, service)
+			}
+		}
+	}
+	consents := map[string]*consent.Signed{}
+	for _, path := range c.StringSlice("consent") {
+		s, err := readConsent(path)
+		if err != nil {
+			return nil, err
+		}
+		service := s.Record.Service
+		switch {
+		case len(issues) > 0 && !holds(service):
+			return nil, usagef(msg.Of("--consent %s: it is for %s, and the old card has no such service", "--consent %s: %s の同意ですが、旧カードにこのサービスはありません"), path, service)
+		case consents[service] != nil:
+			return nil, usagef(msg.Of("--consent %s: another one is for %s too", "--consent %s: %s の同意が2つ指定されています"), path, service)
+		}
+		consents[service] = s
+	}
+	return consents, nil
+}
+
 // prepareCarried makes the request for one service.
 func (p *program) prepareCarried(c *cli.Context, o *office, x *carriedOne, given *consent.Signed, card ledger.CardRef, cause ledger.Cause, expiry time.Time) error {
 	ctx, m := c.Context, x.manifest
@@ -306,7 +372,7 @@ func (p *program) prepareCarried(c *cli.Context, o *office, x *carriedOne, given
 		subject.ID = x.issue.ID
 	}
 	if err := m.CheckSubject(subject); err != nil {
-		x.waits(outWaiting, msg.Of("an item or the ID is missing or wrong: %s", "項目またはIDに不足か誤りがあります: %s"), oneLine(err.Error()))
+		x.waits(outWaiting, msg.Of("an item or the ID is missing or wrong: %s", "項目またはIDに不足か誤りがあります: %s"), err)
 		return nil
 	}
 	now := p.Now().In(japan)
@@ -337,7 +403,7 @@ func (p *program) prepareCarried(c *cli.Context, o *office, x *carriedOne, given
 		err = signed.Covers(public, m, m.SubjectItems(subject), now)
 	}
 	if err != nil {
-		x.waits(outWaiting, msg.Of("the consent can't be used: %s", "この同意は使えません: %s"), oneLine(err.Error()))
+		x.waits(outWaiting, msg.Of("the consent can't be used: %s", "この同意は使えません: %s"), err)
 		return nil
 	}
 	file, err := m.OpenLoadFile()
@@ -445,11 +511,13 @@ func (p *program) carry(c *cli.Context, pr *provisioner.Provisioner, s *provisio
 		result, err = pr.Run(ctx, s, todo)
 		done()
 	}
-	if err != nil {
-		if !c.Bool("dry-run") || !errors.Is(err, provisioner.ErrPINMissing) {
-			x.err = err
-			x.waits(outWaiting, msg.Of("it failed: %s", "実行できませんでした: %s"), oneLine(err.Error()))
-		}
+	switch {
+	case errors.Is(err, provisioner.ErrPINMissing) && c.Bool("dry-run"):
+		x.why = msg.Of("the holder chooses a PIN", "本人が暗証番号を決めます")
+		return
+	case err != nil:
+		x.err = err
+		x.waits(outWaiting, msg.Of("it failed: %s", "実行できませんでした: %s"), err)
 		return
 	}
 	x.Outcome, x.ID, x.IssueNumber = outDone, orNull(result.ID), result.IssueNumber
@@ -475,8 +543,8 @@ func (p *program) reportReissue(c *cli.Context, out reissued) error {
 			detail = p.lang.T(msg.Of("issue number %d", "発行番号 %d"), x.IssueNumber)
 		case x.ID != nil:
 			detail = p.lang.T(msg.Of("new ID %s, issue number %d", "新しいID %s、発行番号 %d"), *x.ID, x.IssueNumber)
-		case x.Reason != nil:
-			detail = p.lang.T(x.why, x.whyArgs...)
+		case x.why != (msg.Text{}):
+			detail = p.reason(x)
 		case len(x.Steps) > 0:
 			detail = strings.Join(x.Steps, ", ")
 		}
