@@ -108,11 +108,26 @@ func ParseURI(s string) (URI, error) {
 			slices.ContainsFunc(u.query[:i], func(b uriAttribute) bool { return b.name == a.name }) {
 			return bad("attribute %s stands there twice", a.name)
 		}
-		if a.name == "pin-value" {
+		// Spelt otherwise it is a vendor's, but a person meant a PIN.
+		if strings.EqualFold(a.name, pinValue) {
 			return URI{}, ErrPINValue
 		}
 	}
 	return u, nil
+}
+
+// pinValue is the attribute that holds a PIN.
+const pinValue = "pin-value"
+
+// Redact returns the text of a URI, well formed or not, without what follows
+// pin-value in it: for messages and logs, where it would tell the PIN.
+func Redact(uri string) string {
+	for i := range uri {
+		if len(uri)-i >= len(pinValue) && strings.EqualFold(uri[i:i+len(pinValue)], pinValue) {
+			return uri[:i+len(pinValue)] + "=…"
+		}
+	}
+	return uri
 }
 
 func isNumber(s string) bool {

@@ -219,3 +219,27 @@ func FuzzParseURI(f *testing.F) {
 		}
 	})
 }
+
+// A PIN does not get into messages by way of the URI that should not have had it.
+func TestRedact(t *testing.T) {
+	for in, want := range map[string]string{
+		"pkcs11:token=a?module-path=/a.so":               "pkcs11:token=a?module-path=/a.so",
+		"pkcs11:token=a?module-path=/a.so&pin-source=b":  "pkcs11:token=a?module-path=/a.so&pin-source=b",
+		"pkcs11:?pin-value=1234":                         "pkcs11:?pin-value=…",
+		"pkcs11:?pin-value=12&34;56&module-path=/a":      "pkcs11:?pin-value=…",
+		"pkcs11:token=役?x=y&PIN-Value=1234&pin-value=55": "pkcs11:token=役?x=y&PIN-Value=…",
+		"pin-valu":        "pin-valu",
+		"pin-value":       "pin-value=…",
+		"\xFFpin-value=1": "\xFFpin-value=…",
+		"":                "",
+	} {
+		if got := pkcs11.Redact(in); got != want {
+			t.Errorf("%q became %q, want %q", in, got, want)
+		}
+	}
+	for _, s := range []string{"pkcs11:?pin-value=1234", "pkcs11:?PIN-VALUE=1234", "pkcs11:token=a?x=y&Pin-Value=1234"} {
+		if _, err := pkcs11.ParseURI(s); !errors.Is(err, pkcs11.ErrPINValue) || strings.Contains(err.Error(), "1234") {
+			t.Errorf("%s: error %v", s, err)
+		}
+	}
+}
