@@ -393,6 +393,9 @@ func (p *program) leave(c *cli.Context, store keystore, refs []keys.Ref, recipie
 	if keys.InToken(p.site.Keystore) {
 		return nil, keys.ErrMastersStay // and nobody signs for what does not leave
 	}
+	if _, err := os.Lstat(c.String("out")); err == nil {
+		return nil, &fs.PathError{Op: "create", Path: c.String("out"), Err: fs.ErrExist}
+	}
 	entries, err := store.Entries(c.Context)
 	if err != nil {
 		return nil, err
