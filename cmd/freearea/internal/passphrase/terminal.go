@@ -15,13 +15,13 @@ import (
 type Terminal struct{}
 
 // Ask implements Prompter. A cancelled context ends the wait and leaves the
-// terminal as it was. Without a terminal the error wraps ErrNoTerminal.
+// terminal as it was. Without a terminal the error wraps ErrNoTerminal. The
+// question is shown as it is.
 func (Terminal) Ask(ctx context.Context, question string) ([]byte, error) {
-	return ask(ctx, question+": ", func(in *os.File) ([]byte, error) { return term.ReadPassword(int(in.Fd())) }, true)
+	return ask(ctx, question, func(in *os.File) ([]byte, error) { return term.ReadPassword(int(in.Fd())) }, true)
 }
 
-// AskOpenly is Ask for what is no secret: it is seen as it is typed. The
-// question is shown as it is.
+// AskOpenly is Ask for what is no secret: it is seen as it is typed.
 func (Terminal) AskOpenly(ctx context.Context, question string) (string, error) {
 	line, err := ask(ctx, question, readLine, false)
 	return string(line), err
