@@ -53,6 +53,19 @@ func TestChangesRefused(t *testing.T) {
 			_, err := c.issue(r)
 			return err
 		}, provisioner.ErrReplaced},
+		{"carry something to a card that was replaced", func(c *counter) error {
+			r := c.request(office)
+			c.mustIssue(r)
+			next := newCounter(c.t, b)
+			again := next.anew(r)
+			again.Carry = &provisioner.Carry{From: c.active(office), Cause: ledger.CauseRenewed}
+			next.mustIssue(again)
+			must(c.withdraw(office)) // wiped
+			back := c.anew(r)
+			back.Carry = &provisioner.Carry{From: next.active(office), Cause: ledger.CauseRenewed}
+			_, err := c.issue(back)
+			return err
+		}, provisioner.ErrOldCard},
 		{"suspend what is not there", func(c *counter) error { _, err := c.suspend(library); return err }, provisioner.ErrNotOnCard},
 		{"update what is suspended", func(c *counter) error {
 			r := onCard(c)

@@ -70,6 +70,12 @@ func (p *Provisioner) outcomeOfIssue(ctx context.Context, s *Session, d *Desired
 				return err
 			}
 			if !linked {
+				// Before anything is written: the ledger could not record it.
+				if was, err := p.Ledger.WasReplaced(ctx, s.CardRef); err != nil {
+					return err
+				} else if was {
+					return ErrOldCard
+				}
 				before = append(before, ledger.CardReplaced{Old: c.From.Card, Card: s.CardRef, Cause: c.Cause})
 			}
 			on, err := p.Ledger.IssuesOn(ctx, c.From.Card)
