@@ -34,6 +34,7 @@ build: ## build bin/freearea, with PC/SC where libpcsclite is installed
 # would otherwise be skipped, when the stack is not there,
 # FREEAREA_REQUIRE_SOFTHSM=1 those of the keystore in a token,
 # FREEAREA_REQUIRE_TRACING=1 those that kill the program at a system call,
+# FREEAREA_REQUIRE_MOUNTING=1 those of disks that are full or read-only,
 # FREEAREA_REQUIRE_CHROMIUM=1 those of pages in a browser,
 # FREEAREA_REQUIRE_MOSQUITTO=1 those with an MQTT broker, and
 # FREEAREA_REQUIRE_PACKAGES=1 those of the release's archives and the Debian
@@ -46,7 +47,7 @@ test: setup ## install what is missing, then lint, build for every system, run a
 	CGO_ENABLED=0 GOOS=linux $(GO) build ./...
 	CGO_ENABLED=0 GOOS=windows GOARCH=amd64 $(GO) build -trimpath -buildvcs=false ./...
 	@$(MAKE) --no-print-directory dist
-	CGO_ENABLED=1 FREEAREA_REQUIRE_PCSC=1 FREEAREA_REQUIRE_SOFTHSM=1 FREEAREA_REQUIRE_CHROMIUM=1 FREEAREA_REQUIRE_MOSQUITTO=1 FREEAREA_REQUIRE_PACKAGES=1 FREEAREA_REQUIRE_TRACING=1 $(GO) test ./... </dev/null
+	CGO_ENABLED=1 FREEAREA_REQUIRE_PCSC=1 FREEAREA_REQUIRE_SOFTHSM=1 FREEAREA_REQUIRE_CHROMIUM=1 FREEAREA_REQUIRE_MOSQUITTO=1 FREEAREA_REQUIRE_PACKAGES=1 FREEAREA_REQUIRE_TRACING=1 FREEAREA_REQUIRE_MOUNTING=1 $(GO) test ./... </dev/null
 
 # The sweeps that are a part of `make test` take some of the places only. What
 # is printed is one line of JSON; the exit status is 1 when anything was lost.

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -33,12 +34,16 @@ var (
 	ErrStopped = errors.New("the batch was stopped")
 	// ErrUnderWay: the card is still being written in another slot.
 	ErrUnderWay = errors.New("the card's row is still under way in another slot")
+	// ErrRowRevoked: the card's row was issued to it, and revoked since.
+	ErrRowRevoked = errors.New("the row was issued to this card, and was revoked since")
 )
 
 // Ledger is what a batch asks of the ledger; *[ledger.Ledger] is one.
 type Ledger interface {
 	provisioner.Ledger
 	Events(ctx context.Context, f ledger.Filter) iter.Seq2[ledger.Event, error]
+	IDOwner(ctx context.Context, service, id string) (consent string, err error)
+	Last(ctx context.Context) (seq int64, err error)
 }
 
 // Options of a batch. Manifest, LoadFile, Provisioner, Ledger, CounterKey and
@@ -46,6 +51,10 @@ type Ledger interface {
 type Options struct {
 	Manifest *manifest.Manifest
 	LoadFile *capfile.File
+	// Manifests are those of other services that are at hand, by id. What was
+	// revoked of them, or of Manifest, while its card was elsewhere is erased from
+	// each card that is presented.
+	Manifests map[string]*manifest.Manifest
 	// Provisioner is how each card is worked on. Its Card, Ledger and Progress
 	// are set for each.
 	Provisioner provisioner.Provisioner
@@ -108,6 +117,7 @@ type Batch struct {
 	rows []*row
 
 	unrecorded []*consent.Signed // consents that are not in the ledger yet
+	seen       int64             // number of the last event that was looked at
 
 	mu        sync.Mutex
 	byConsent map[string]*row
@@ -117,7 +127,10 @@ type Batch struct {
 	next      int             // rows before it need not be looked at for cards that nobody names
 	count     map[State]int
 	refusals  []Refusal
-	started   time.Time // first card
+	wipes     []Wipe
+	wipeOf    map[issueKey]int // in wipes
+	wiped     int              // of wipes
+	started   time.Time        // first card
 	finished  chan struct{}
 	observing sync.Mutex
 }
@@ -125,7 +138,8 @@ type Batch struct {
 // New checks a list against its files and the ledger: each consent must be
 // there and cover its row now, each subject must fit, each PIN file hold a PIN.
 // Rows that are issued already are not held against anything. Nothing is
-// written. The error is [Faults] where the list is at fault.
+// written. The error is [Faults] where the list is at fault, with those that
+// [Parse] found: of such rows only the files are looked at.
 func New(ctx context.Context, list *List, o Options) (*Batch, error) {
 	if o.Now == nil {
 		o.Now = time.Now
@@ -137,14 +151,23 @@ func New(ctx context.Context, list *List, o Options) (*Batch, error) {
 		o.Poll = 2 * time.Second
 	}
 	o.Provisioner.Ledger = o.Ledger
-	b := &Batch{o: o, list: list, byConsent: map[string]*row{}, byCard: map[ledger.CardRef]*row{}, byCIN: map[string]*row{}, count: map[State]int{}, finished: make(chan struct{})}
-	owners, err := b.idOwners(ctx)
-	if err != nil {
+	manifests := maps.Collect(maps.All(o.Manifests))
+	manifests[o.Manifest.ID] = o.Manifest
+	o.Manifests = manifests
+	b := &Batch{o: o, list: list, byConsent: map[string]*row{}, byCard: map[ledger.CardRef]*row{}, byCIN: map[string]*row{}, count: map[State]int{}, wipeOf: map[issueKey]int{}, finished: make(chan struct{})}
+	var err error
+	if b.seen, err = o.Ledger.Last(ctx); err != nil {
 		return nil, err
 	}
-	var faults Faults
+	faults := slices.Clone(list.faults)
 	seen := map[string]int{}
 	for i, in := range list.Rows {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		if i%together == 0 {
+			b.prepared(Checking, i, len(list.Rows))
+		}
 		r := &row{Row: in, state: Open}
 		fault := func(column string, f Fault) {
 			at := list.cells[i][column]
@@ -157,8 +180,11 @@ func New(ctx context.Context, list *List, o Options) (*Batch, error) {
 		if r.CardExpiry.IsZero() {
 			r.CardExpiry = o.CardExpiry
 		}
-		known := false
-		if r.consent, known, err = b.findConsent(ctx, in.ConsentRef); err != nil {
+		if in.ConsentRef == "" { // told already
+			continue
+		}
+		recorded, err := b.findConsent(ctx, r)
+		if err != nil {
 			fault(ColumnConsent, Fault{Err: err})
 			continue
 		}
@@ -168,7 +194,7 @@ func New(ctx context.Context, list *List, o Options) (*Batch, error) {
 			continue
 		}
 		seen[id] = in.Line
-		if r.state, err = b.look(ctx, r, IssuedBefore); err != nil {
+		if r.state, err = b.stateOf(ctx, r, recorded, IssuedBefore); err != nil {
 			return nil, err
 		}
 		b.rows = append(b.rows, r)
@@ -176,18 +202,14 @@ func New(ctx context.Context, list *List, o Options) (*Batch, error) {
 		if r.state.issued() {
 			continue
 		}
-		if err := b.check(ctx, r, fault); err != nil {
+		if err := b.check(ctx, r, !list.faulty[i], fault); err != nil {
 			return nil, err
 		}
-		if inUse, err := b.idInUse(ctx, r, owners[r.ID]); err != nil {
-			return nil, err
-		} else if inUse {
-			fault(ColumnID, Fault{Problem: ProblemIDInUse})
-		}
-		if !known {
+		if recorded == nil {
 			b.unrecorded = append(b.unrecorded, r.consent)
 		}
 	}
+	b.prepared(Checking, len(list.Rows), len(list.Rows))
 	if len(faults) > 0 {
 		return nil, faults.sorted()
 	}
@@ -207,68 +229,49 @@ func New(ctx context.Context, list *List, o Options) (*Batch, error) {
 	return b, nil
 }
 
-// idOwners returns the consents that IDs of the service belong to, where they
-// are given: only then can a list ask for one that another holder has.
-func (b *Batch) idOwners(ctx context.Context) (map[string]string, error) {
-	if b.o.Manifest.IDScheme.Kind != manifest.IDGiven {
-		return nil, nil
-	}
-	owners := map[string]string{}
-	for e, err := range b.o.Ledger.Events(ctx, ledger.Filter{
-		Service: b.o.Manifest.ID, Kinds: []ledger.Kind{ledger.KindIDReserved, ledger.KindIDReassigned},
-	}) {
-		if err != nil {
-			return nil, err
-		}
-		switch d := e.Data.(type) {
-		case ledger.IDReserved:
-			owners[d.ID] = d.Consent
-		case ledger.IDReassigned:
-			owners[d.ID] = d.Consent
-		}
-	}
-	return owners, nil
-}
-
-// idInUse reports whether a row's ID is on a card now, under another consent. One
-// that was, and is on none, may pass to the holder's new consent: what the
-// ledger holds of their cards decides that.
-func (b *Batch) idInUse(ctx context.Context, r *row, owner string) (bool, error) {
-	if owner == "" || owner == r.consent.Record.ID {
+// idInUse reports whether a row's ID is another holder's. One that was on a card,
+// and is on none or is good no more, may pass to the holder's new consent: what
+// the ledger holds of their cards decides that.
+func (b *Batch) idInUse(ctx context.Context, r *row) (bool, error) {
+	if r.ID == "" {
 		return false, nil
+	}
+	owner, err := b.o.Ledger.IDOwner(ctx, b.o.Manifest.ID, r.ID)
+	if err != nil || owner == "" || owner == r.consent.Record.ID {
+		return false, err
 	}
 	other, err := b.o.Ledger.Consent(ctx, owner)
 	if err != nil || other.Card == "" {
 		return err == nil, err
 	}
-	issue, ok, err := b.o.Ledger.ActiveIssue(ctx, b.o.Manifest.ID, other.Card)
-	return ok && issue.ID == r.ID, err
+	on, err := b.o.Ledger.IssuesOn(ctx, other.Card)
+	return slices.ContainsFunc(on, func(i ledger.CardIssue) bool {
+		return i.Service == b.o.Manifest.ID && i.ID == r.ID && !i.Revoked
+	}), err
 }
 
-// findConsent returns the consent that a cell names, and whether it is in the
-// ledger.
-func (b *Batch) findConsent(ctx context.Context, ref string) (signed *consent.Signed, known bool, err error) {
-	id := ref
-	if !isConsentID(ref) {
-		data, err := os.ReadFile(b.path(ref))
+// findConsent reads the consent that a row names, and returns what the ledger
+// has of it, nil where that is nothing.
+func (b *Batch) findConsent(ctx context.Context, r *row) (*ledger.Consent, error) {
+	id := r.ConsentRef
+	if !isConsentID(id) {
+		data, err := os.ReadFile(b.path(id))
 		if err != nil {
-			return nil, false, err
+			return nil, err
 		}
-		if signed, err = consent.Parse(data); err != nil {
-			return nil, false, err
+		if r.consent, err = consent.Parse(data); err != nil {
+			return nil, err
 		}
-		id = signed.Record.ID
+		id = r.consent.Record.ID
 	}
 	recorded, err := b.o.Ledger.Consent(ctx, id)
 	switch {
-	case signed != nil && errors.Is(err, ledger.ErrNotFound):
-		return signed, false, nil
-	case err != nil:
-		return nil, false, err
-	case signed == nil:
-		signed, err = consent.Parse(recorded.Signed)
+	case r.consent != nil && errors.Is(err, ledger.ErrNotFound):
+		return nil, nil
+	case err == nil && r.consent == nil:
+		r.consent, err = consent.Parse(recorded.Signed)
 	}
-	return signed, true, err
+	return &recorded, err
 }
 
 // path is where a path of the list leads.
@@ -286,8 +289,16 @@ func (b *Batch) look(ctx context.Context, r *row, done State) (State, error) {
 	if errors.Is(err, ledger.ErrNotFound) {
 		return Open, nil
 	}
-	if err != nil || recorded.Card == "" {
+	if err != nil {
 		return Open, err
+	}
+	return b.stateOf(ctx, r, &recorded, done)
+}
+
+// stateOf is look with what the ledger has of the row's consent.
+func (b *Batch) stateOf(ctx context.Context, r *row, recorded *ledger.Consent, done State) (State, error) {
+	if recorded == nil || recorded.Card == "" {
+		return Open, nil
 	}
 	r.card = recorded.Card
 	issue, ok, err := b.o.Ledger.ActiveIssue(ctx, b.o.Manifest.ID, r.card)
@@ -347,13 +358,22 @@ type columnError struct {
 func (e *columnError) Error() string { return e.column + ": " + e.err.Error() }
 func (e *columnError) Unwrap() error { return e.err }
 
-// check holds a row against the manifest, its consent and this moment. Only an
-// error that is no fault of the row is returned.
-func (b *Batch) check(ctx context.Context, r *row, fault func(column string, f Fault)) error {
+// check holds a row against the manifest, its consent and this moment; of one
+// whose cells have faults, which are told already, only what its files show. Only
+// an error that is no fault of the row is returned.
+func (b *Batch) check(ctx context.Context, r *row, whole bool, fault func(column string, f Fault)) error {
 	q, err := b.request(ctx, r)
 	if wrong := new(columnError); errors.As(err, &wrong) {
 		fault(wrong.column, Fault{Err: wrong.err})
 		return nil
+	}
+	if !whole {
+		return nil
+	}
+	if inUse, err := b.idInUse(ctx, r); err != nil {
+		return err
+	} else if inUse {
+		fault(ColumnID, Fault{Problem: ProblemIDInUse})
 	}
 	var subject manifest.Faults
 	if errors.As(b.o.Manifest.CheckSubject(q.Subject), &subject) {
@@ -363,16 +383,14 @@ func (b *Batch) check(ctx context.Context, r *row, fault func(column string, f F
 		}
 		return nil
 	}
+	_, err = b.o.Provisioner.Desire(ctx, q)
 	var gaps consent.Gaps
-	if errors.As(q.Consent.Covers(q.CounterKey, q.Manifest, q.Manifest.SubjectItems(q.Subject), q.Now), &gaps) {
+	switch {
+	case err == nil:
+	case errors.As(err, &gaps):
 		for _, g := range gaps {
 			fault(ColumnConsent, Fault{Err: g})
 		}
-		return nil
-	}
-	_, err = b.o.Provisioner.Desire(ctx, q)
-	switch {
-	case err == nil:
 	case errors.Is(err, manifest.ErrNoCardExpiry), errors.Is(err, manifest.ErrCardExpired):
 		fault(ColumnCardExpiry, Fault{Err: err})
 	case errors.Is(err, consent.ErrWithdrawn), errors.Is(err, provisioner.ErrTermEnded):
@@ -383,14 +401,32 @@ func (b *Batch) check(ctx context.Context, r *row, fault func(column string, f F
 	return nil
 }
 
+// together is how many consents go on record at a time: each time waits for the
+// disk.
+const together = 64
+
 // recordConsents puts every consent of the list on record, before any card is
 // used.
 func (b *Batch) recordConsents(ctx context.Context) error {
-	for _, signed := range b.unrecorded {
-		err := b.o.Provisioner.RecordConsent(ctx, signed)
-		if err != nil && !errors.Is(err, ledger.ErrExists) { // meanwhile, by another process
+	done := 0
+	for some := range slices.Chunk(b.unrecorded, together) {
+		if ctx.Err() != nil {
+			return nil // stopped before the first card
+		}
+		done += len(some)
+		err := b.o.Provisioner.RecordConsent(ctx, some...)
+		if errors.Is(err, ledger.ErrExists) { // one of them, meanwhile, by another process
+			err = nil
+			for _, signed := range some {
+				if one := b.o.Provisioner.RecordConsent(ctx, signed); !errors.Is(one, ledger.ErrExists) {
+					err = errors.Join(err, one)
+				}
+			}
+		}
+		if err != nil {
 			return err
 		}
+		b.prepared(Recording, done, len(b.unrecorded))
 	}
 	b.unrecorded = nil
 	return nil
@@ -453,19 +489,8 @@ func (b *Batch) Run(ctx context.Context) error {
 func (b *Batch) follow(ctx context.Context) {
 	ticks := time.NewTicker(b.o.Poll)
 	defer ticks.Stop()
-	last := int64(0)
 	for {
-		for e, err := range b.o.Ledger.Events(ctx, ledger.Filter{
-			After: last, Service: b.o.Manifest.ID, Kinds: []ledger.Kind{ledger.KindIssued},
-		}) {
-			if err != nil {
-				break // the cards' own questions will tell
-			}
-			last = e.Seq
-			if d, ok := e.Data.(ledger.Issued); ok {
-				b.beside(ctx, d.Consent)
-			}
-		}
+		b.catchUp(ctx)
 		select {
 		case <-b.finished:
 			return
@@ -474,6 +499,27 @@ func (b *Batch) follow(ctx context.Context) {
 		case <-ticks.C:
 		}
 	}
+}
+
+// catchUp notes what has been issued since the ledger was last asked. Each event
+// is looked at once. What can't be asked now is asked the next time, and the
+// cards' own questions tell why.
+func (b *Batch) catchUp(ctx context.Context) {
+	last, err := b.o.Ledger.Last(ctx)
+	if err != nil || last == b.seen {
+		return
+	}
+	for e, err := range b.o.Ledger.Events(ctx, ledger.Filter{
+		After: b.seen, Service: b.o.Manifest.ID, Kinds: []ledger.Kind{ledger.KindIssued},
+	}) {
+		if err != nil {
+			return
+		}
+		if d, ok := e.Data.(ledger.Issued); ok {
+			b.beside(ctx, d.Consent)
+		}
+	}
+	b.seen = last
 }
 
 // beside notes that a consent's row was issued, unless that was here.
@@ -521,21 +567,33 @@ func (b *Batch) present(watching context.Context, slot string, before <-chan str
 	}
 	defer session.Close()
 	<-before
-	for {
+	for wiped := false; ; wiped = true {
 		if watching.Err() != nil {
 			b.refuse(slot, nil, session.CardRef, ErrStopped)
 			return
 		}
-		r, err := b.claim(ctx, slot, session)
+		on, err := b.o.Ledger.IssuesOn(ctx, session.CardRef)
 		if err != nil {
 			b.refuse(slot, nil, session.CardRef, err)
 			return
 		}
-		if r.state.issued() {
+		r, err := b.claim(ctx, slot, session, on)
+		pass()
+		// Whatever row it has: the holder asked for it, and here is the card.
+		if !wiped && !errors.Is(err, ErrUnderWay) {
+			b.wipe(ctx, &pr, session, slot, r, on)
+		}
+		switch {
+		case err != nil:
+			b.refuse(slot, nil, session.CardRef, err)
+			return
+		case r.state.issued() && slices.ContainsFunc(on, func(i ledger.CardIssue) bool { return i.Revoked && b.holds(r, i.Issued) }):
+			b.revoked(slot, r, session.CardRef)
+			return
+		case r.state.issued():
 			b.tell(Event{Kind: Recognised, Slot: slot, Line: r.Line, Reference: r.Reference})
 			return
 		}
-		pass()
 		err = b.issue(ctx, &pr, session, r)
 		if again := b.settle(ctx, slot, session.CardRef, r, err); !again {
 			return
@@ -543,12 +601,13 @@ func (b *Batch) present(watching context.Context, slot string, before <-chan str
 	}
 }
 
-// claim finds the row for a card and keeps it for the slot. A row that is issued
-// is returned as it is: the card is one of the list's.
-func (b *Batch) claim(ctx context.Context, slot string, s *provisioner.Session) (*row, error) {
+// claim finds the row for a card, on which the ledger has these issues, and
+// keeps it for the slot. A row that is issued is returned as it is: the card is
+// one of the list's.
+func (b *Batch) claim(ctx context.Context, slot string, s *provisioner.Session, on []ledger.CardIssue) (*row, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	r, err := b.match(ctx, s)
+	r, err := b.match(ctx, s, on)
 	if err != nil || r.state.issued() {
 		return r, err
 	}
@@ -563,13 +622,9 @@ func (b *Batch) claim(ctx context.Context, slot string, s *provisioner.Session) 
 	return r, nil
 }
 
-func (b *Batch) match(ctx context.Context, s *provisioner.Session) (*row, error) {
+func (b *Batch) match(ctx context.Context, s *provisioner.Session, on []ledger.CardIssue) (*row, error) {
 	if r := b.byCard[s.CardRef]; r != nil {
 		return r, nil
-	}
-	active, ok, err := b.o.Ledger.ActiveIssue(ctx, b.o.Manifest.ID, s.CardRef)
-	if err != nil {
-		return nil, err
 	}
 	if r := b.named(s.CIN); r != nil {
 		if r.card == "" {
@@ -582,11 +637,16 @@ func (b *Batch) match(ctx context.Context, s *provisioner.Session) (*row, error)
 		}
 		return r, nil
 	}
-	if ok && active.Consent != "" {
-		if r := b.byConsent[active.Consent]; r != nil { // issued meanwhile, by another process
+	for _, issue := range on {
+		if issue.Service != b.o.Manifest.ID {
+			continue
+		}
+		if r := b.byConsent[issue.Consent]; r != nil { // issued meanwhile, by another process
 			return r, b.refresh(ctx, r)
 		}
-		return nil, fmt.Errorf("%w: issue number %d, under another consent", provisioner.ErrOtherIssue, active.IssueNumber)
+		if !issue.Revoked { // what was, is erased first
+			return nil, fmt.Errorf("%w: issue number %d, under another consent", provisioner.ErrOtherIssue, issue.IssueNumber)
+		}
 	}
 	for ; b.next < len(b.rows); b.next++ {
 		if r := b.rows[b.next]; r.CIN == "" && r.state == Open {

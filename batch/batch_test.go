@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"strings"
 	"sync"
 	"testing"
@@ -287,6 +288,77 @@ func TestConsentsFirst(t *testing.T) {
 	if recorded != 3 {
 		t.Errorf("%d consents of 3 were on record when the first command came", recorded)
 	}
+}
+
+// asked is a ledger that notes from where its events are asked for, and in which
+// another process records a consent of the list first.
+type asked struct {
+	*ledger.Ledger
+	after  chan int64
+	before func(ledger.Event)
+}
+
+func (a *asked) Events(ctx context.Context, f ledger.Filter) iter.Seq2[ledger.Event, error] {
+	a.after <- f.After
+	return a.Ledger.Events(ctx, f)
+}
+
+func (a *asked) Append(ctx context.Context, events ...ledger.Event) (int64, error) {
+	if f := a.before; f != nil {
+		a.before = nil
+		f(events[len(events)-1])
+	}
+	return a.Ledger.Append(ctx, events...)
+}
+
+// A long list and a long ledger: each event is looked at once, however often it
+// is asked what other processes have done; a consent that one of them records
+// meanwhile keeps none of the others from being recorded.
+func TestLongList(t *testing.T) {
+	o := newOffice(t, 1)
+	const rows = 150
+	book := &asked{Ledger: o.book, after: make(chan int64, 10_000)}
+	book.before = func(e ledger.Event) {
+		_, err := o.book.Append(context.Background(), e)
+		check(t, err)
+	}
+	text := o.list(rows)
+	r := o.begin(text, func(x *batch.Options) { x.Ledger = book })
+	for range 3 {
+		o.insert(0, o.card())
+		if e := r.wait(batch.Done, batch.Refused); e.Kind != batch.Done {
+			t.Fatal(e.Err)
+		}
+		o.remove(0)
+	}
+	r.stop()
+	r.end()
+	consents := 0
+	for _, err := range o.book.Events(t.Context(), ledger.Filter{Kinds: []ledger.Kind{ledger.KindConsentRecorded}}) {
+		check(t, err)
+		consents++
+	}
+	if consents != rows {
+		t.Errorf("%d consents of %d are recorded", consents, rows)
+	}
+	// A second run has all of them before it.
+	book.after = make(chan int64, 10_000)
+	before := must(o.book.Last(t.Context()))
+	r = o.begin(text, func(x *batch.Options) { x.Ledger = book })
+	o.insert(0, o.card())
+	r.wait(batch.Done)
+	for range 2 {
+		if after := <-book.after; after < before {
+			t.Errorf("events were asked for after %d; %d were looked at before", after, before)
+		} else {
+			before = after + 1
+		}
+		o.remove(0)
+		o.insert(0, o.card())
+		r.wait(batch.Done)
+	}
+	r.stop()
+	r.end()
 }
 
 type watched struct {

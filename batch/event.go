@@ -12,6 +12,11 @@ type EventKind string
 
 // Kinds of events.
 const (
+	// Before any card, in no slot: how many rows are checked, and how many
+	// consents recorded, of how many. Not each is told.
+	Checking  EventKind = "checking"
+	Recording EventKind = "recording"
+
 	SlotAdded   EventKind = "slot-added"
 	SlotRemoved EventKind = "slot-removed"
 	CardRemoved EventKind = "card-removed"
@@ -21,6 +26,10 @@ const (
 	Done        EventKind = "issued"     // the card can be taken away
 	Recognised  EventKind = "recognised" // the card has its row's content already
 	Refused     EventKind = "refused"    // the card can be taken away, and got nothing or not all
+	// What was revoked while the card was elsewhere is erased now, or is not:
+	// the card stays in its slot, its row is next.
+	Wiped    EventKind = "wiped"
+	NotWiped EventKind = "not-wiped"
 )
 
 var slotEvents = map[iso7816.EventKind]EventKind{
@@ -34,9 +43,11 @@ type Event struct {
 	Slot      string
 	Line      int // of the row, 0 while there is none
 	Reference string
-	Progress  provisioner.Progress // of kind Progress
+	Service   string               // of kinds Wiped, NotWiped, and Progress where one is erased that was revoked
+	Progress  provisioner.Progress // of kind Progress; of Checking and Recording, its Commands and Total
 	Row       *Entry               // of kinds Done and Refused, where there is a row
-	Err       error                // of kind Refused
+	Wipe      *Wipe                // of kinds Wiped and NotWiped
+	Err       error                // of kinds Refused and NotWiped
 	Totals    Totals
 }
 
@@ -49,6 +60,8 @@ type Totals struct {
 	Refused    int
 	Unfinished int // begun, and waiting for their own cards
 	Open       int // waiting for a card, or under way
+	Wiped      int // revoked services that were erased from cards in this run
+	NotWiped   int // and those found in this run that are still on their cards
 	// PerMinute is how many cards were issued in a minute since the first one
 	// was presented, and Left how long the rest will take at that; 0 before the
 	// first.
@@ -64,6 +77,11 @@ func (b *Batch) tell(e Event) {
 	b.o.Observe(e)
 }
 
+// prepared tells how far what comes before the cards is.
+func (b *Batch) prepared(kind EventKind, done, total int) {
+	b.tell(Event{Kind: kind, Progress: provisioner.Progress{Step: 1, Steps: 1, Name: string(kind), Commands: done, Total: total}})
+}
+
 // Totals says how far the batch is now.
 func (b *Batch) Totals() Totals {
 	b.mu.Lock()
@@ -71,6 +89,7 @@ func (b *Batch) Totals() Totals {
 	t := Totals{
 		Rows: len(b.rows), Before: b.count[IssuedBefore], Issued: b.count[Issued], Beside: b.count[IssuedBeside], Refused: b.count[RefusedRow],
 		Unfinished: b.count[Unfinished], Open: b.count[Open] + b.count[underWay],
+		Wiped: b.wiped, NotWiped: len(b.wipes) - b.wiped,
 	}
 	if past := b.o.Now().Sub(b.started); t.Issued > 0 && past > 0 {
 		t.PerMinute = float64(t.Issued) / past.Minutes()

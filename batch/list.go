@@ -57,7 +57,9 @@ type List struct {
 	SHA256   [sha256.Size]byte
 	Rows     []Row
 
-	cells []cells // where each row's cells are
+	cells  []cells // where each row's cells are
+	faulty []bool  // whether a row's cells have faults
+	faults Faults  // all that were found without the list's files and the ledger
 }
 
 // Row is one row: what one holder gets.
@@ -90,6 +92,7 @@ const (
 	ProblemAmbiguous   Problem = "the text could be UTF-8 or Shift_JIS"
 	ProblemEmpty       Problem = "there is no row"
 	ProblemQuotes      Problem = "the quotes are wrong"
+	ProblemOpenQuote   Problem = "a quote is opened and not closed"
 	ProblemCells       Problem = "the row has another number of cells than the header"
 	ProblemColumn      Problem = "the column is unknown"
 	ProblemTwice       Problem = "the column stands there twice"
@@ -186,7 +189,8 @@ func (f Faults) sorted() Faults {
 type parser struct {
 	list   *List
 	m      *manifest.Manifest
-	lines  []string // of the text
+	text   string
+	starts []int // of the text's lines, and its end
 	header []string
 	faults Faults
 }
@@ -200,7 +204,9 @@ func (p *parser) fault(at place, name string, problem Problem) *Fault {
 // files and the ledger. A forced encoding of "" is found out: a byte order mark
 // is UTF-8's, text that is valid UTF-8 is taken for it, other text must be valid
 // Shift_JIS; what may be either (half-width kana in pairs, letters with accents)
-// has to be forced. The error is [Faults] with every fault.
+// has to be forced. The error is [Faults] with every fault; where rows could be
+// read, the list is returned with it: [New] adds the faults that the list's files
+// and the ledger show.
 func Parse(name string, data []byte, m *manifest.Manifest, forced Encoding) (*List, error) {
 	p := &parser{list: &List{Name: name, SHA256: sha256.Sum256(data)}, m: m}
 	if len(data) > MaxSize {
@@ -213,13 +219,28 @@ func Parse(name string, data []byte, m *manifest.Manifest, forced Encoding) (*Li
 		return nil, p.faults
 	}
 	p.list.Encoding = encoding
-	p.lines = strings.SplitAfter(text, "\n")
-	p.read(text)
-	p.duplicates()
-	if len(p.faults) > 0 {
-		return nil, p.faults.sorted()
+	if !strings.Contains(text, "\n") {
+		text = strings.ReplaceAll(text, "\r", "\n") // as spreadsheets once ended lines
 	}
-	return p.list, nil
+	p.text = text
+	for start := 0; start < len(text); {
+		p.starts = append(p.starts, start)
+		n := strings.IndexByte(text[start:], '\n') + 1
+		if n == 0 {
+			break
+		}
+		start += n
+	}
+	p.starts = append(p.starts, len(text))
+	p.read()
+	p.duplicates()
+	if p.list.faults = p.faults.sorted(); len(p.faults) == 0 {
+		return p.list, nil
+	}
+	if len(p.list.Rows) == 0 {
+		return nil, p.faults
+	}
+	return p.list, p.faults
 }
 
 // decode makes UTF-8 of a list.
@@ -298,33 +319,41 @@ func onlyPairs(data []byte) bool {
 }
 
 // read takes the header and every row.
-func (p *parser) read(text string) {
-	in := csv.NewReader(strings.NewReader(text))
-	in.FieldsPerRecord = -1 // counted here, so that each row is told by its place
-	for first := true; ; first = false {
+func (p *parser) read() {
+	in, before := p.from(0)
+	for n := 0; ; n++ {
 		record, err := in.Read()
 		if errors.Is(err, io.EOF) {
 			break
 		}
+		if n > MaxRows { // and the header
+			p.fault(place{}, "", ProblemSize)
+			return
+		}
 		if wrong := new(csv.ParseError); errors.As(err, &wrong) {
-			p.fault(p.at(wrong.Line, wrong.Column), "", ProblemQuotes)
-			if first {
+			if wrong.StartLine == wrong.Line {
+				p.fault(p.at(before+wrong.Line, wrong.Column), "", ProblemQuotes)
+			} else {
+				// It swallowed rows, to the next quote or to the end: no cell has
+				// a line break, so that they are rows all the same.
+				p.fault(place{line: before + wrong.StartLine}, "", ProblemOpenQuote)
+				in, before = p.from(before + wrong.StartLine)
+			}
+			if n == 0 {
 				return
 			}
 			continue
 		}
 		where := make([]place, len(record))
 		for i := range record {
-			where[i] = p.at(in.FieldPos(i))
+			line, column := in.FieldPos(i)
+			where[i] = p.at(before+line, column)
 		}
 		switch {
-		case first:
+		case n == 0:
 			if !p.columns(record, where) {
 				return
 			}
-		case len(p.list.Rows) == MaxRows:
-			p.fault(place{line: where[0].line}, "", ProblemSize)
-			return
 		case len(record) != len(p.header):
 			p.fault(place{line: where[0].line}, "", ProblemCells)
 		default:
@@ -336,12 +365,19 @@ func (p *parser) read(text string) {
 	}
 }
 
+// from begins to read after so many lines, which it returns.
+func (p *parser) from(lines int) (*csv.Reader, int) {
+	in := csv.NewReader(strings.NewReader(p.text[p.starts[lines]:]))
+	in.FieldsPerRecord = -1 // counted here, so that each row is told by its place
+	return in, lines
+}
+
 // at makes a place of a line and a column in bytes.
 func (p *parser) at(line, column int) place {
-	if line < 1 || line > len(p.lines) {
+	if line < 1 || line >= len(p.starts) {
 		return place{line: line}
 	}
-	s := p.lines[line-1]
+	s := p.text[p.starts[line-1]:p.starts[line]]
 	return place{line, 1 + utf8.RuneCountInString(s[:min(max(column-1, 0), len(s))])}
 }
 
@@ -440,7 +476,7 @@ func (p *parser) row(record []string, where []place) {
 		f.Key = ""
 		p.fault(at[name], name, "").Err = f
 	}
-	p.list.Rows, p.list.cells = append(p.list.Rows, row), append(p.list.cells, at)
+	p.list.Rows, p.list.cells, p.list.faulty = append(p.list.Rows, row), append(p.list.cells, at), append(p.list.faulty, len(p.faults) > before)
 }
 
 // japan is where dates on cards are meant.

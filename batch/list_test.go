@@ -40,6 +40,7 @@ func TestParse(t *testing.T) {
 	}{
 		{"UTF-8", fmt.Sprintf(text, "中央館"), "", batch.UTF8},
 		{"with a mark", "\ufeff" + fmt.Sprintf(text, "中央館"), "", batch.UTF8},
+		{"carriage returns", strings.ReplaceAll(fmt.Sprintf(text, "中央館"), "\r\n", "\r"), "", batch.UTF8},
 		{"line feeds", strings.ReplaceAll(fmt.Sprintf(text, "中央館"), "\r\n", "\n"), "", batch.UTF8},
 		{"Shift_JIS", fmt.Sprintf(text, chuokan), "", batch.ShiftJIS},
 		{"Shift_JIS, forced", fmt.Sprintf(text, chuokan), batch.ShiftJIS, batch.ShiftJIS},
@@ -68,6 +69,10 @@ func TestFaults(t *testing.T) {
 		{"quotes", row("2045000151,a\"b.json,p,ADULT,,,,"), "x.csv:2:13: the quotes are wrong"},
 		{"quotes, then another row", row("2045000151,a\"b.json,p,ADULT,,,,\r\n1,a.json"), "x.csv:2:13: the quotes are wrong\nx.csv:3: the row has another number of cells than the header"},
 		{"a quote without end", row("2045000151,\"a.json,p,ADULT,,,,"), "x.csv:2:32: the quotes are wrong"},
+		{"a quote that swallows rows", row("2045000151,a.json,\"p,ADULT,,,,\r\n2045000169,b.json,p,ADULT,,,,\r\n1,c.json\r\n2045000177,d.json,\"p\",ADULT,,2031,,"),
+			"x.csv:2: a quote is opened and not closed\nx.csv:4: the row has another number of cells than the header\nx.csv:5:30: card-expiry: a date is YYYY-MM-DD"},
+		{"a quote that swallows all", row("2045000151,a.json,\"p,ADULT,,,,\r\n2045000169,b.json,p,ADULT,,,,\r\n1,c.json"),
+			"x.csv:2: a quote is opened and not closed\nx.csv:4: the row has another number of cells than the header"},
 		{"wide characters before", row("2045000151,a.json,p,ADULT,中央館,2031-02-29,,"), "x.csv:2:31: card-expiry: a date is YYYY-MM-DD"},
 		{"line break", row("2045000151,\"a\n.json\",p,ADULT,,,,"), "x.csv:2:12: consent: the cell has control characters"},
 		{"ideographic space", row("2045000151,a.json,p,ADULT,\u3000中央館,,,"), "x.csv:2:27: item:home-branch: the cell begins or ends with a space"},
@@ -105,6 +110,45 @@ func TestFaults(t *testing.T) {
 	}
 	if _, err := batch.Parse("x.csv", make([]byte, batch.MaxSize+1), points, ""); err == nil {
 		t.Error("a list of more than 16 MiB is accepted")
+	}
+	// Rows count whatever is in them, so that faults are bounded too.
+	long := "consent\n" + strings.Repeat("a,b\n", batch.MaxRows+10)
+	_, err := batch.Parse("x.csv", []byte(long), points, "")
+	var faults batch.Faults
+	if !errors.As(err, &faults) || len(faults) != batch.MaxRows+1 || faults[0].Problem != batch.ProblemSize {
+		t.Errorf("%d faults in a list of more than %d rows", len(faults), batch.MaxRows)
+	}
+}
+
+// A list that is at fault in itself is held against its files and the ledger
+// all the same: everything is told at once.
+func TestAllFaultsAtOnce(t *testing.T) {
+	o := newOffice(t, 0)
+	o.write("pin", "2580\n")
+	text := "id,consent,pin-file,item:category,card-expiry\n" +
+		"2045000151," + o.consent("good.json", library, "category") + ",pin,,2031-05-20\n" +
+		"2045000152,none.json,none,ADULT,2031-05-20\n" +
+		"2045000169," + o.consent("bad.json", library, "category") + ",none,ADULT,2031/05/20\n" +
+		"2045000177,good.json,pin,ADULT,2031-05-20\n" +
+		"2045000185," + o.consent("items.json", library, "category", "home-branch") + ",pin,ADULT,2031-05-20\n"
+	list, err := batch.Parse("x.csv", []byte(text), library, "")
+	if err == nil || list == nil {
+		t.Fatalf("list %v, error %v", list, err)
+	}
+	_, err = batch.New(t.Context(), list, o.options(library, o.book))
+	var faults batch.Faults
+	if !errors.As(err, &faults) {
+		t.Fatal(err)
+	}
+	var places []string
+	for _, f := range faults {
+		places = append(places, f.Place())
+	}
+	want := []string{
+		"x.csv:2:26: item:category", "x.csv:3:1: id", "x.csv:3:12: consent", "x.csv:4:21: pin-file", "x.csv:4:32: card-expiry", "x.csv:5:12: consent", "x.csv:6:12: consent",
+	}
+	if diff := cmp.Diff(want, places); diff != "" {
+		t.Errorf("places of faults (-want +got):\n%s\n%v", diff, err)
 	}
 }
 
@@ -207,14 +251,16 @@ func FuzzParse(f *testing.F) {
 	f.Add([]byte(libraryHeader + "2045000151,a.json,p,ADULT," + chuokan + ",,,\r\n"))
 	f.Add([]byte("consent\n\"a\n\"b,\n"))
 	f.Add([]byte("id,consent\n\xff,\x81"))
+	f.Add([]byte(libraryHeader + "2045000151,a.json,\"p,ADULT,,,,\r\n2045000169,b.json,\"p\",ADULT,,,,\r\n\"\"\"\r\n"))
+	f.Add([]byte("consent\ra\rb\r"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		list, err := batch.Parse("x", data, library, "")
 		if err != nil {
 			var faults batch.Faults
-			if !errors.As(err, &faults) || len(faults) == 0 || list != nil {
+			if !errors.As(err, &faults) || len(faults) == 0 {
 				t.Fatalf("error %v", err)
 			}
-			lines := bytes.Count(data, []byte("\n")) + 1
+			lines := max(bytes.Count(data, []byte("\n")), bytes.Count(data, []byte("\r"))) + 1
 			for _, f := range faults {
 				if f.Line > lines+1 || f.Column < 0 || f.Error() == "" {
 					t.Errorf("fault %+v in %d lines", f, lines)

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -59,6 +60,7 @@ type Report struct {
 	Totals   Totals
 	Rows     []Entry
 	Refusals []Refusal // cards, in order
+	Wipes    []Wipe    // of what was revoked, in order
 }
 
 // Report asks the ledger for the rows that are not issued as far as is known
@@ -77,7 +79,7 @@ func (b *Batch) Report(ctx context.Context) (*Report, error) {
 	}
 	out.Totals = b.Totals()
 	b.mu.Lock()
-	out.Refusals = append(out.Refusals, b.refusals...)
+	out.Refusals, out.Wipes = slices.Clone(b.refusals), slices.Clone(b.wipes)
 	b.mu.Unlock()
 	return out, nil
 }
@@ -117,6 +119,7 @@ var codes = []struct {
 	{"no-row", ErrNoRow},
 	{"row-taken", ErrRowTaken},
 	{"under-way", ErrUnderWay},
+	{"row-revoked", ErrRowRevoked},
 	{"consent-withdrawn", consent.ErrWithdrawn},
 	{"consent-withdrawn", ledger.ErrWithdrawn},
 	{"consent-expired", consent.ErrExpired},
@@ -128,6 +131,7 @@ var codes = []struct {
 	{"card-expiry", manifest.ErrNoCardExpiry},
 	{"card-expiry", manifest.ErrCardExpired},
 	{"id-taken", ledger.ErrIDTaken},
+	{"revoked", provisioner.ErrRevoked},
 	{"other-issue", provisioner.ErrOtherIssue},
 	{"other-card", provisioner.ErrOtherCard},
 	{"card-state", provisioner.ErrCardState},
@@ -135,6 +139,7 @@ var codes = []struct {
 	{"foreign", provisioner.ErrNotVisible},
 	{"domain", provisioner.ErrDomain},
 	{"domain", provisioner.ErrUnknownDomain},
+	{"no-manifest", provisioner.ErrNoManifest},
 	{"token-missing", provisioner.ErrTokenMissing},
 	{"too-many-failures", provisioner.ErrTooManyFailures},
 	{"authentication", scp.ErrCardCryptogram},
@@ -166,7 +171,8 @@ func Code(err error) string {
 	return "error"
 }
 
-// WriteCSV writes the rows, then the cards that got none: UTF-8 with a byte
+// WriteCSV writes the rows, then the cards that got none, then what was found
+// revoked on cards: UTF-8 with a byte
 // order mark, without which spreadsheets take it for another encoding. explain
 // words an error for people.
 func (r *Report) WriteCSV(w io.Writer, explain func(error) string) error {
@@ -176,7 +182,7 @@ func (r *Report) WriteCSV(w io.Writer, explain func(error) string) error {
 	out := csv.NewWriter(w)
 	out.UseCRLF = true
 	write := func(cells ...string) { _ = out.Write(cells) } // kept until Error is asked
-	write("line", "reference", "state", "id", "issue_number", "expiry", "key_version", "consent", "card", "run", "slot", "at", "code", "reason")
+	write("line", "reference", "state", "id", "issue_number", "expiry", "key_version", "consent", "card", "run", "slot", "at", "code", "reason", "service")
 	number := func(n int) string {
 		if n == 0 {
 			return ""
@@ -191,12 +197,16 @@ func (r *Report) WriteCSV(w io.Writer, explain func(error) string) error {
 	}
 	for _, e := range r.Rows {
 		write(number(e.Line), harmless(e.Reference), string(e.State), harmless(e.ID), number(int(e.IssueNumber)), e.Expiry, number(int(e.KeyVersion)),
-			e.Consent, e.Card, e.Run, harmless(e.Slot), stamp(e.At), e.Code, why(e.Err))
+			e.Consent, e.Card, e.Run, harmless(e.Slot), stamp(e.At), e.Code, why(e.Err), r.Service)
 	}
 	for _, x := range r.Refusals {
 		if x.Line == 0 {
-			write("", "", "card-refused", "", "", "", "", "", x.Card, "", harmless(x.Slot), stamp(x.At), x.Code, why(x.Err))
+			write("", "", "card-refused", "", "", "", "", "", x.Card, "", harmless(x.Slot), stamp(x.At), x.Code, why(x.Err), r.Service)
 		}
+	}
+	for _, w := range r.Wipes {
+		write(number(w.Line), harmless(w.Reference), string(w.kind()), harmless(w.Issue.ID), number(int(w.Issue.IssueNumber)), w.Issue.Expiry,
+			number(int(w.Issue.KeyVersion)), w.Issue.Consent, string(w.Issue.Card), w.Run, harmless(w.Slot), stamp(w.At), w.Code, why(w.Err), w.Issue.Service)
 	}
 	out.Flush()
 	return out.Error()
@@ -228,6 +238,8 @@ type totalsJSON struct {
 	Refused    int     `json:"refused"`
 	Unfinished int     `json:"unfinished"`
 	Open       int     `json:"open"`
+	Wiped      int     `json:"wiped"`
+	NotWiped   int     `json:"not_wiped"`
 	PerMinute  float64 `json:"cards_per_minute"`
 	Left       *int    `json:"seconds_left"`
 }
@@ -259,6 +271,29 @@ type refusalJSON struct {
 	Message   string  `json:"message"`
 }
 
+type wipeJSON struct {
+	Slot        string    `json:"slot"`
+	Line        *int      `json:"line"`
+	Reference   *string   `json:"reference"`
+	State       EventKind `json:"state"`
+	Service     string    `json:"service"`
+	ID          *string   `json:"id"`
+	IssueNumber uint16    `json:"issue_number"`
+	Consent     string    `json:"consent"`
+	Card        string    `json:"card"`
+	Run         *string   `json:"run"`
+	At          string    `json:"at"`
+	Code        *string   `json:"code"`
+	Message     *string   `json:"message"`
+}
+
+func (w Wipe) json() wipeJSON {
+	return wipeJSON{
+		w.Slot, orNull(w.Line), orNull(w.Reference), w.kind(), w.Issue.Service, orNull(w.Issue.ID), w.Issue.IssueNumber, w.Issue.Consent,
+		string(w.Issue.Card), orNull(w.Run), stamp(w.At), orNull(w.Code), orNull(message(w.Err)),
+	}
+}
+
 func orNull[T comparable](v T) *T {
 	var zero T
 	if v == zero {
@@ -270,7 +305,7 @@ func orNull[T comparable](v T) *T {
 func (t Totals) json() totalsJSON {
 	out := totalsJSON{
 		Rows: t.Rows, Before: t.Before, Issued: t.Issued, Beside: t.Beside, Refused: t.Refused, Unfinished: t.Unfinished, Open: t.Open,
-		PerMinute: float64(int(t.PerMinute*10+0.5)) / 10,
+		Wiped: t.Wiped, NotWiped: t.NotWiped, PerMinute: float64(int(t.PerMinute*10+0.5)) / 10,
 	}
 	if t.PerMinute > 0 {
 		left := int(t.Left.Seconds() + 0.5)
@@ -295,12 +330,15 @@ func message(err error) string {
 
 // MarshalJSON writes the report as docs/json.md describes it.
 func (r *Report) MarshalJSON() ([]byte, error) {
-	rows, cards := make([]entryJSON, len(r.Rows)), make([]refusalJSON, len(r.Refusals))
+	rows, cards, wipes := make([]entryJSON, len(r.Rows)), make([]refusalJSON, len(r.Refusals)), make([]wipeJSON, len(r.Wipes))
 	for i, e := range r.Rows {
 		rows[i] = e.json()
 	}
 	for i, x := range r.Refusals {
 		cards[i] = refusalJSON{x.Slot, orNull(x.Line), orNull(x.Reference), orNull(x.Card), stamp(x.At), x.Code, message(x.Err)}
+	}
+	for i, w := range r.Wipes {
+		wipes[i] = w.json()
 	}
 	return json.Marshal(struct {
 		V        int           `json:"v"`
@@ -314,7 +352,8 @@ func (r *Report) MarshalJSON() ([]byte, error) {
 		Totals   totalsJSON    `json:"totals"`
 		Rows     []entryJSON   `json:"rows"`
 		Refusals []refusalJSON `json:"refusals"`
-	}{1, "batch", r.Service, r.Manifest, r.List, r.SHA256, r.Encoding, stamp(r.At), r.Totals.json(), rows, cards})
+		Wipes    []wipeJSON    `json:"wipes"`
+	}{1, "batch", r.Service, r.Manifest, r.List, r.SHA256, r.Encoding, stamp(r.At), r.Totals.json(), rows, cards, wipes})
 }
 
 // MarshalJSON writes the event as docs/json.md describes it.
@@ -334,13 +373,15 @@ func (e Event) MarshalJSON() ([]byte, error) {
 		Slot      string     `json:"slot"`
 		Line      *int       `json:"line"`
 		Reference *string    `json:"reference"`
+		Service   *string    `json:"service"`
 		Progress  *progress  `json:"progress"`
 		Row       *entryJSON `json:"row"`
+		Wipe      *wipeJSON  `json:"wipe"`
 		Code      *string    `json:"code"`
 		Message   *string    `json:"message"`
 		Totals    totalsJSON `json:"totals"`
 	}{
-		1, "batch-event", e.Kind, stamp(e.At), e.Slot, orNull(e.Line), orNull(e.Reference), nil, nil, orNull(Code(e.Err)), orNull(message(e.Err)),
+		1, "batch-event", e.Kind, stamp(e.At), e.Slot, orNull(e.Line), orNull(e.Reference), orNull(e.Service), nil, nil, nil, orNull(Code(e.Err)), orNull(message(e.Err)),
 		e.Totals.json(),
 	}
 	if e.Kind == Progress {
@@ -349,6 +390,10 @@ func (e Event) MarshalJSON() ([]byte, error) {
 	if e.Row != nil {
 		row := e.Row.json()
 		out.Row = &row
+	}
+	if e.Wipe != nil {
+		wipe := e.Wipe.json()
+		out.Wipe = &wipe
 	}
 	return json.Marshal(out)
 }

@@ -118,7 +118,7 @@ func Next(ctx context.Context, book Ledger, service string, o Options) (*Batch, 
 	if ok {
 		p.After = last.Through
 	}
-	list, err := rows(ctx, book, service, p.After, 0)
+	list, through, err := rows(ctx, book, service, p.After, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -129,7 +129,7 @@ func Next(ctx context.Context, book Ledger, service string, o Options) (*Batch, 
 	if err != nil {
 		return nil, err
 	}
-	p.Through, p.Rows, p.Digest = list[len(list)-1].Seq, len(list), digest(body)
+	p.Through, p.Rows, p.Digest = through, len(list), digest(body)
 	if o.DryRun {
 		return &Batch{p, body, false}, nil
 	}
@@ -150,7 +150,7 @@ func Next(ctx context.Context, book Ledger, service string, o Options) (*Batch, 
 
 // again makes a batch once more, as it was.
 func again(ctx context.Context, book Ledger, p ledger.HandoverPrepared) (*Batch, error) {
-	list, err := rows(ctx, book, p.Service, p.After, p.Through)
+	list, _, err := rows(ctx, book, p.Service, p.After, p.Through)
 	if err != nil {
 		return nil, err
 	}
@@ -175,24 +175,23 @@ func digest(b []byte) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// told are the kinds of events that lead to a row.
-var told = []ledger.Kind{ledger.KindIssued, ledger.KindRevoked, ledger.KindSuspended, ledger.KindResumed, ledger.KindWithdrawn}
-
-// rows reads what happened after one event through another; 0 is the last.
-func rows(ctx context.Context, book Ledger, service string, after, through int64) ([]Row, error) {
-	var out []Row
+// rows reads what happened after one event through another; 0 is the last. It
+// returns the number of the last event that it has looked at, which need not have
+// a row.
+func rows(ctx context.Context, book Ledger, service string, after, through int64) (out []Row, last int64, err error) {
 	// What was issued last to each card, also before the batch begins: other
 	// events name the card only.
 	held := map[ledger.CardRef]ledger.Issued{}
 	replaced := map[string]ledger.Revoked{} // by run
 	var events []ledger.Event
-	for e, err := range book.Events(ctx, ledger.Filter{Service: service, Kinds: told}) {
+	for e, err := range book.Events(ctx, ledger.Filter{Service: service, Kinds: ledger.HandoverKinds()}) {
 		if err != nil {
-			return nil, err
+			return nil, 0, err
 		}
 		if through > 0 && e.Seq > through {
 			break
 		}
+		last = e.Seq
 		if d, ok := e.Data.(ledger.Revoked); ok && d.Run != "" {
 			replaced[d.Run] = d
 		}
@@ -226,14 +225,16 @@ func rows(ctx context.Context, book Ledger, service string, after, through int64
 		if e.Seq <= after {
 			continue
 		}
+		if issue.ID == "" {
+			continue // erased before the service's first batch: nobody was told of it
+		}
 		r.ID, r.IssueNumber, r.Consent, r.Expiry = issue.ID, issue.IssueNumber, issue.Consent, issue.Expiry
-		var err error
 		if r.Reference, err = reference(ctx, book, issue.Consent); err != nil {
-			return nil, err
+			return nil, 0, err
 		}
 		out = append(out, r)
 	}
-	return out, nil
+	return out, last, nil
 }
 
 // reference is what the holder is called in the business system; empty where

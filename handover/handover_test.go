@@ -208,6 +208,48 @@ func TestOnce(t *testing.T) {
 	}
 }
 
+// A business system hears of an ID's end before the ID is erased; of one that
+// was erased before its first batch it hears nothing.
+func TestErased(t *testing.T) {
+	o := newOffice(t)
+	ended := func(consent, id string, card ledger.CardRef) {
+		o.add(ledger.ConsentWithdrawn{Consent: consent}, ledger.Revoked{Service: o.m.ID, Card: card, Consent: consent, ID: id, IssueNumber: 1, Cause: ledger.CauseWithdrawn})
+		o.run(card, func(run string) []ledger.Data {
+			return []ledger.Data{ledger.Withdrawn{Service: o.m.ID, Card: card, Run: run, Instance: o.m.Application.Instance, Deleted: true}}
+		})
+	}
+	erase := func(consent string) error {
+		_, err := o.Erase(t.Context(), clerk, "", ledger.EraseFilter{Consent: consent})
+		return err
+	}
+	a := o.consented("A", cardA)
+	o.issued(a, "MS-1", cardA, 1)
+	ended(a, "MS-1", cardA)
+	check(t, erase(a))
+	if b, err := o.next(handover.CSV); !errors.Is(err, handover.ErrNothing) {
+		t.Fatalf("of an erased ID: %v, %v", b, err)
+	}
+	b := o.consented("B", cardB)
+	o.issued(b, "MS-2", cardB, 1)
+	batch, err := o.next(handover.CSV)
+	check(t, err)
+	check(t, handover.Done(t.Context(), o, clerk, batch, "here"))
+	if batch.Rows != 1 {
+		t.Errorf("%d rows\n%s", batch.Rows, batch.Body)
+	}
+	ended(b, "MS-2", cardB)
+	if err := erase(b); !errors.Is(err, ledger.ErrInUse) {
+		t.Errorf("before anybody was told: %v", err)
+	}
+	batch, err = o.next(handover.CSV)
+	check(t, err)
+	if strings.Count(string(batch.Body), ",MS-2,") != 2 {
+		t.Errorf("told\n%s", batch.Body)
+	}
+	check(t, handover.Done(t.Context(), o, clerk, batch, "here"))
+	check(t, erase(b))
+}
+
 // A dry run decides nothing; a ledger that can't be written lets nothing out.
 func TestNotDecided(t *testing.T) {
 	o := newOffice(t)

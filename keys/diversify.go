@@ -46,6 +46,23 @@ func (m Method) needsCMAC() bool {
 	return m == MethodSP800108 || m == MethodKDF3 || m == MethodAN10922
 }
 
+// CheckProtocol says whether a card that speaks a Secure Channel Protocol, 2 or
+// 3, can have keys of this method: those of triple DES are SCP02's, and those
+// whose makers have chosen AES are SCP03's. Another answers ErrDiversifier.
+func (m Method) CheckProtocol(scp byte) error {
+	var only byte
+	switch m {
+	case MethodVISA2, MethodEMV:
+		only = 2
+	case MethodKDF3, MethodAN10922:
+		only = 3
+	}
+	if only != 0 && only != scp {
+		return fmt.Errorf("%w: %q is for SCP%02d, and the card speaks SCP%02d", ErrDiversifier, m, only, scp)
+	}
+	return nil
+}
+
 // DiversificationDataSize is the size of diversification data in bytes, both
 // in the answer to INITIALIZE UPDATE (AmdD 7.1.1.3) and in the FCI of the base
 // applications.

@@ -179,6 +179,20 @@ func TestFieldMethodsRefuse(t *testing.T) {
 	}
 }
 
+func TestCheckProtocol(t *testing.T) {
+	for m, want := range map[keys.Method][2]bool{ // good for SCP02, for SCP03
+		keys.MethodSP800108: {true, true}, keys.MethodNone: {true, true},
+		keys.MethodKDF3: {false, true}, keys.MethodAN10922: {false, true},
+		keys.MethodVISA2: {true, false}, keys.MethodEMV: {true, false},
+	} {
+		for i, good := range want {
+			if err := m.CheckProtocol(byte(i + 2)); (err == nil) != good || err != nil && !errors.Is(err, keys.ErrDiversifier) {
+				t.Errorf("%s with SCP%02d: error %v", m, i+2, err)
+			}
+		}
+	}
+}
+
 // A store that only computes CMACs derives the same keys, and says what it
 // can't do.
 func TestDiversifyWith(t *testing.T) {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -158,6 +159,12 @@ type Set struct {
 
 // Erase overwrites the keys.
 func (s *Set) Erase() { s.ENC.Erase(); s.MAC.Erase(); s.DEK.Erase() }
+
+// Keys are the keys of the set that there are, in the order ENC, MAC, DEK.
+func (s Set) Keys() []Key {
+	list := []Key{s.ENC, s.MAC, s.DEK}
+	return slices.DeleteFunc(list, Key.IsZero)
+}
 
 // Clone returns a set with keys of its own, which Erase of s leaves alone.
 func (s Set) Clone() Set {

@@ -20,7 +20,7 @@ func (l *Ledger) Append(ctx context.Context, events ...Event) (seq int64, err er
 	if len(events) == 0 {
 		return 0, fmt.Errorf("%s: %w: none given", l.path, ErrInvalid)
 	}
-	err = l.write(ctx, func(q *cached) error {
+	err = l.write(ctx, func(q *writer) error {
 		seq, err = l.add(ctx, q, events...)
 		return err
 	})
@@ -31,7 +31,7 @@ func (l *Ledger) Append(ctx context.Context, events ...Event) (seq int64, err er
 }
 
 // add writes events within a transaction, and the checkpoint after them.
-func (l *Ledger) add(ctx context.Context, q *cached, events ...Event) (seq int64, err error) {
+func (l *Ledger) add(ctx context.Context, q *writer, events ...Event) (seq int64, err error) {
 	// Another process may have brought the file to a newer schema since it
 	// was opened.
 	var version int
@@ -401,7 +401,7 @@ func (l *Ledger) ReserveID(ctx context.Context, r Reservation) (id string, again
 	if (r.ID == "") == (r.Draw == nil) {
 		return "", false, fmt.Errorf("%s: %w: a reservation has an ID or draws one", l.path, ErrInvalid)
 	}
-	err = l.write(ctx, func(conn *cached) error {
+	err = l.write(ctx, func(conn *writer) error {
 		if err := mayHaveID(ctx, conn, r.Service, r.Consent); err != nil {
 			return err
 		}
@@ -422,7 +422,7 @@ func (l *Ledger) ReserveID(ctx context.Context, r Reservation) (id string, again
 	return id, again, nil
 }
 
-func (l *Ledger) reserveGiven(ctx context.Context, conn *cached, r Reservation) (again bool, err error) {
+func (l *Ledger) reserveGiven(ctx context.Context, conn *writer, r Reservation) (again bool, err error) {
 	digest, err := l.digestID(ctx, r.Service, r.ID)
 	if err != nil {
 		return false, err
@@ -439,7 +439,7 @@ func (l *Ledger) reserveGiven(ctx context.Context, conn *cached, r Reservation) 
 	return false, err
 }
 
-func (l *Ledger) reserveDrawn(ctx context.Context, conn *cached, r Reservation) (string, error) {
+func (l *Ledger) reserveDrawn(ctx context.Context, conn *writer, r Reservation) (string, error) {
 	number, err := nextSequence(ctx, conn, r.Service)
 	if err != nil {
 		return "", err

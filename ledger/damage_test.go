@@ -32,6 +32,7 @@ func behind(t *testing.T, path string, statements ...string) {
 	for name := range guards {
 		statements = append([]string{"DROP TRIGGER " + name}, statements...)
 	}
+	statements = append([]string{"PRAGMA ignore_check_constraints = ON"}, statements...)
 	for _, statement := range guards {
 		statements = append(statements, statement)
 	}
@@ -86,13 +87,31 @@ func TestDamage(t *testing.T) {
 		{"a value", false, func(string) []string {
 			return []string{"UPDATE private SET value = CAST('L-9' AS BLOB) WHERE member = 'id' AND seq = 5"}
 		}},
+		// The same bytes under the commitment, with another end of the salt.
+		{"a value's first byte in its salt", false, func(string) []string {
+			return []string{"UPDATE private SET salt = CAST(salt || substr(value, 1, 1) AS BLOB), value = substr(value, 2) WHERE member = 'id' AND seq = 5"}
+		}},
+		{"an event before the first", true, func(string) []string {
+			// What the views would take for a withdrawal of the consent.
+			return []string{`INSERT INTO events (seq, record) SELECT -1,
+				json_set(record, '$.seq', -1, '$.kind', 'consent-withdrawn', '$.data', json_object('consent', 'c1')) FROM events WHERE seq = 2`}
+		}},
 		{"a salt", false, func(string) []string { return []string{"UPDATE private SET salt = zeroblob(16) WHERE seq = 9"} }},
 		{"a value taken out", false, func(string) []string { return []string{"DELETE FROM private WHERE member = 'id' AND seq = 5"} }},
 		{"a value too many", false, func(string) []string {
 			return []string{"INSERT INTO private VALUES (5, 'extra', zeroblob(16), x'00')"}
 		}},
-		{"a value of no event", false, func(string) []string {
+		{"a value of no event", true, func(string) []string {
 			return []string{"INSERT INTO private VALUES (500, 'reason', zeroblob(16), x'00')"}
+		}},
+		{"a value of the last number there is", true, func(string) []string {
+			return []string{"INSERT INTO private VALUES (9223372036854775807, 'reason', zeroblob(16), x'00')"}
+		}},
+		{"a value before the first event", true, func(string) []string {
+			return []string{"INSERT INTO private VALUES (0, 'reason', zeroblob(16), x'00')"}
+		}},
+		{"a hash before the first", true, func(string) []string {
+			return []string{"INSERT INTO hashes VALUES (-1, zeroblob(32))"}
 		}},
 		{"a hash", false, func(string) []string { return []string{"UPDATE hashes SET hash = zeroblob(32) WHERE n = 20"} }},
 		{"a hash of the end", true, func(string) []string {
@@ -113,6 +132,14 @@ func TestDamage(t *testing.T) {
 			return []string{"UPDATE log SET checkpoint = substr(checkpoint, 1, length(checkpoint) - 5) || 'AA==' || char(10)"}
 		}},
 		{"no row of the log", true, func(string) []string { return []string{"DELETE FROM log"} }},
+		{"two rows of the log", true, func(string) []string { return []string{"INSERT INTO log SELECT 2, id, checkpoint FROM log"} }},
+		{"the log's row under another number", true, func(string) []string { return []string{"UPDATE log SET only = 2"} }},
+		// Somebody who writes the schema itself can give an object a name that
+		// SQLite keeps for its own tables.
+		{"a trigger in the name of statistics", true, func(string) []string {
+			return []string{"PRAGMA writable_schema = ON", `INSERT INTO sqlite_schema (type, name, tbl_name, rootpage, sql) VALUES ('trigger', 'sqlite_stat_x', 'events', 0,
+				'CREATE TRIGGER sqlite_stat_x AFTER INSERT ON events BEGIN DELETE FROM hashes; END')`}
+		}},
 		{"a guard dropped", true, func(string) []string { return nil }},
 	}
 	for _, tt := range tests {
@@ -123,16 +150,19 @@ func TestDamage(t *testing.T) {
 			} else {
 				behind(t, path, tt.change(other)...)
 			}
-			l, err := ledger.Open(t.Context(), path, ledgertest.Options(clerk.Operator, ledger.Options{}))
-			if tt.opened != (err != nil) || err != nil && !errors.Is(err, ledger.ErrDamaged) {
-				t.Errorf("opened: %v", err)
-			}
-			if err != nil {
-				return
-			}
-			defer l.Close()
-			if err := l.Check(t.Context()); !errors.Is(err, ledger.ErrDamaged) {
-				t.Errorf("verified: %v", err)
+			// An auditor opens it for reading: SQLite then checks less by itself.
+			for _, o := range []ledger.Options{{}, {ReadOnly: true}} {
+				l, err := ledger.Open(t.Context(), path, ledgertest.Options(clerk.Operator, o))
+				if tt.opened != (err != nil) || err != nil && !errors.Is(err, ledger.ErrDamaged) {
+					t.Errorf("opened, read only %v: %v", o.ReadOnly, err)
+				}
+				if err != nil {
+					continue
+				}
+				if err := l.Check(t.Context()); !errors.Is(err, ledger.ErrDamaged) {
+					t.Errorf("verified, read only %v: %v", o.ReadOnly, err)
+				}
+				must(t, l.Close())
 			}
 		})
 	}
@@ -236,11 +266,19 @@ func TestForgedSignature(t *testing.T) {
 			if err := l.Check(t.Context()); !errors.Is(err, ledger.ErrDamaged) {
 				t.Errorf("verified: %v", err)
 			}
-			p, err := l.Prove(t.Context(), 3, false)
+			if _, err := l.Prove(t.Context(), 3, false); !errors.Is(err, ledger.ErrDamaged) {
+				t.Errorf("a proof of it: %v", err)
+			}
+			known := o.Known
+			o.Known = nil
+			blind, err := ledger.Open(t.Context(), path, o)
+			must(t, err)
+			defer blind.Close()
+			p, err := blind.Prove(t.Context(), 3, false)
 			must(t, err)
 			encoded, err := p.Encode()
 			must(t, err)
-			if _, err := ledger.CheckProof(encoded, o.Known); err == nil {
+			if _, err := ledger.CheckProof(encoded, known); err == nil {
 				t.Error("proved")
 			}
 		})

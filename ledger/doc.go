@@ -14,7 +14,9 @@
 //	})
 //
 // Several processes may use one ledger at a time. An event that Append has
-// answered for survives a crash of the program and of the machine.
+// answered for survives a crash of the program and of the machine. Goroutines
+// that append at the same time share a transaction and its way to the disk,
+// so that many slots wait for the ledger hardly longer than one.
 //
 // # Who did it
 //

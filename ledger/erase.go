@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -42,7 +43,12 @@ func (d ValuesErased) check() error {
 }
 
 // ErrInUse: values that are still needed are not erased.
-var ErrInUse = errors.New("the service is still on the card or may be, or is being handed over")
+var ErrInUse = errors.New("the service is still on the card or may be, or its business system has yet to be told")
+
+// ErrUnpurged: values were erased and recorded to be, and their bytes may still
+// be in the ledger's files. Erasing again, also with nothing left to erase,
+// removes them.
+var ErrUnpurged = errors.New("values are erased, and their bytes may still be in the ledger's files")
 
 // Erasable is a consent whose events hold values that can be erased.
 type Erasable struct {
@@ -59,14 +65,16 @@ type EraseFilter struct {
 	// time: after the manifest's time of keeping.
 	Service string
 	Before  time.Time
-	// Consent chooses one by its id, once the holder has taken it back.
+	// Consent chooses one by its id, once the holder has taken it back, and with
+	// it those that had its ID before, on cards that it was carried over from.
 	Consent string
 }
 
 // Erasable lists what can be erased, oldest first. Consents of which the
 // service is still on the card, or may be after a run that was torn, are left
-// out, and so are all of a service while a batch of it is being handed over;
-// where one is asked for by its id, the error is [ErrInUse].
+// out, and so are all of a service while a batch of it is being handed over, and
+// those whose card has something that a service's next batch will tell; where one
+// is asked for by its id, the error is [ErrInUse].
 //
 // What was revoked and not wiped ends when it expires: until then terminals are
 // told by its ID to refuse it, and a counter that sees the card wipes it.
@@ -82,12 +90,12 @@ func erasable(ctx context.Context, q querier, f EraseFilter, now time.Time) ([]E
 		withdrawn string
 		until     string
 	}
-	column, value := "service", f.Service
+	where, value := "c.service = ?1", f.Service
 	if f.Consent != "" {
-		column, value = "consent", f.Consent
+		where, value = "c.consent = ?1 OR c.consent IN ("+hadItsID+")", f.Consent
 	}
 	rows, err := q.QueryContext(ctx, `SELECT c.consent, c.service, c.seq, coalesce(c.card, ''), coalesce(c.withdrawn, ''), e.record ->> '$.data.until'
-		FROM consents c JOIN events e ON e.seq = c.seq WHERE c.`+column+` = ? ORDER BY c.seq`, value)
+		FROM consents c JOIN events e ON e.seq = c.seq WHERE `+where+` ORDER BY c.seq`, value)
 	if err != nil {
 		return nil, err
 	}
@@ -120,29 +128,35 @@ func erasable(ctx context.Context, q querier, f EraseFilter, now time.Time) ([]E
 			s.Service, s.card, s.Consent).Scan(&used, &ended, &void); err != nil {
 			return nil, err
 		}
-		if _, open, _, err := lastHandover(ctx, q, s.Service); err != nil {
+		last, open, told, err := lastHandover(ctx, q, s.Service)
+		if err == nil && told && !open {
+			open, err = untold(ctx, q, s.Service, s.card, last)
+		}
+		if err != nil {
 			return nil, err
-		} else if open || void > now.UTC().Format(timeForm) {
+		}
+		if open || void > now.UTC().Format(timeForm) {
 			used = true
 		}
 		// Times of one form compare as they stand; a consent that nothing was
 		// issued on ends when it runs out.
-		last := max(ended, void, s.withdrawn)
-		if last == "" {
-			last = s.until
+		end := max(ended, void, s.withdrawn)
+		if end == "" {
+			end = s.until
 		}
-		if s.Ended, err = time.Parse(time.RFC3339, last); err != nil {
-			return nil, fmt.Errorf("%w: consent %s: time %q", ErrDamaged, s.Consent, last)
+		if s.Ended, err = time.Parse(time.RFC3339, end); err != nil {
+			return nil, fmt.Errorf("%w: consent %s: time %q", ErrDamaged, s.Consent, end)
 		}
+		asked := s.Consent == f.Consent
 		switch {
-		case used && f.Consent != "":
+		case used && asked:
 			return nil, fmt.Errorf("%w: consent %s", ErrInUse, s.Consent)
 		case used:
 			continue
-		case f.Consent != "" && s.withdrawn != "":
-			s.Basis = Withdrawal
-		case f.Consent != "":
+		case asked && s.withdrawn == "":
 			return nil, fmt.Errorf("%w: consent %s was not withdrawn", ErrInUse, s.Consent)
+		case f.Consent != "":
+			s.Basis = Withdrawal
 		case s.Ended.Before(f.Before):
 			s.Basis = Retention
 		default:
@@ -158,20 +172,48 @@ func erasable(ctx context.Context, q querier, f EraseFilter, now time.Time) ([]E
 	return out, nil
 }
 
+// hadItsID chooses the consents that had an ID of the consent ?1 before it. They
+// are the same holder's: an ID passes to nobody else.
+const hadItsID = `SELECT b.consent FROM events i JOIN events b ON b.service = i.service AND b.id_digest = i.id_digest AND b.seq < i.seq
+	WHERE i.consent = ?1 AND i.kind IN ('id-reserved', 'id-reassigned', 'id-carried') AND b.kind IN ('id-reserved', 'id-reassigned', 'id-carried')`
+
+// StillHave returns the consents that had the ID of another before it and still
+// have values: their cards may hold the ID, and terminals are told to refuse it.
+func (l *Ledger) StillHave(ctx context.Context, consent string) (list []string, err error) {
+	return ask(ctx, l, func() ([]string, error) {
+		var chosen string
+		err := l.read.QueryRowContext(ctx, `SELECT json_group_array(DISTINCT c.consent) FROM consents c WHERE c.consent IN (`+hadItsID+`)
+			AND EXISTS (SELECT 1 FROM private p WHERE p.seq = c.seq)`, consent).Scan(&chosen)
+		if err == nil {
+			err = json.Unmarshal([]byte(chosen), &list)
+		}
+		return list, err
+	})
+}
+
 // valuesOf returns the events with values that are about a consent: its own,
-// and those of the runs for its service on its card until the next consent.
+// those of the runs for its service on its card until the next consent, and the
+// batches that told of them.
 func valuesOf(ctx context.Context, q querier, consent, service, card string, recorded int64) (out []int64, err error) {
+	kinds, err := json.Marshal(HandoverKinds())
+	if err != nil {
+		return nil, err
+	}
 	rows, err := q.QueryContext(ctx, `WITH
 		after AS (SELECT min(seq) AS seq FROM consents WHERE card = ?3 AND service = ?2 AND seq > ?4),
 		about AS (
 			SELECT run FROM events WHERE kind = 'run-started' AND consent = ?1
 			UNION SELECT run FROM events WHERE kind = 'run-started' AND card = ?3 AND service = ?2 AND consent IS NULL
 				AND seq > ?4 AND seq < coalesce((SELECT seq FROM after), 1 << 62)),
+		own AS (
+			SELECT seq, kind FROM events WHERE consent = ?1 AND kind <> 'values-erased'
+			UNION SELECT e.seq, e.kind FROM about JOIN events e ON e.run = about.run),
 		chosen AS (
-			SELECT seq FROM events WHERE consent = ?1 AND kind <> 'values-erased'
-			UNION SELECT e.seq FROM about JOIN events e ON e.run = about.run)
+			SELECT seq FROM own
+			UNION SELECT b.seq FROM events b WHERE b.service = ?2 AND b.kind = 'handover-prepared' AND EXISTS (
+				SELECT 1 FROM own WHERE own.kind IN (SELECT value FROM json_each(?5)) AND own.seq > b.record ->> '$.data.after' AND own.seq <= b.record ->> '$.data.through'))
 		SELECT seq FROM chosen WHERE EXISTS (SELECT 1 FROM private p WHERE p.seq = chosen.seq) ORDER BY seq`,
-		consent, service, card, recorded)
+		consent, service, card, recorded, string(kinds))
 	if err != nil {
 		return nil, err
 	}
@@ -191,11 +233,11 @@ func valuesOf(ctx context.Context, q querier, consent, service, card string, rec
 // error, the values are neither in the file nor in its write-ahead log;
 // backups still have them. It rewrites the file, and others wait meanwhile.
 //
-// A purge that was interrupted, or that others stood in the way of
-// ([ErrBusy]), is made up for by calling Erase again, also with nothing left to
-// erase.
+// A purge that was interrupted, or that others ([ErrBusy]) or a full disk
+// ([ErrFull]) stood in the way of, which is [ErrUnpurged], is made up for by
+// calling Erase again, also with nothing left to erase.
 func (l *Ledger) Erase(ctx context.Context, actor Actor, reason string, f EraseFilter) (done []Erasable, err error) {
-	err = l.write(ctx, func(q *cached) error {
+	err = l.write(ctx, func(q *writer) error {
 		if done, err = erasable(ctx, q, f, l.clock()); err != nil || len(done) == 0 {
 			return err
 		}
@@ -218,7 +260,10 @@ func (l *Ledger) Erase(ctx context.Context, actor Actor, reason string, f EraseF
 	if err != nil {
 		return nil, err
 	}
-	return done, l.fail(l.patiently(ctx, func() error { return l.purge(ctx) }))
+	if err := l.patiently(ctx, func() error { return l.purge(ctx) }); err != nil {
+		return done, fmt.Errorf("%w: %w", ErrUnpurged, l.fail(err))
+	}
+	return done, nil
 }
 
 // purge rewrites the file, so that no page holds what was deleted, and empties
@@ -237,7 +282,7 @@ func (l *Ledger) purge(ctx context.Context) error {
 		return err
 	}
 	if busy != 0 {
-		return fmt.Errorf("%w: erased values may still be in its write-ahead log; end the other programs and erase again", ErrBusy)
+		return ErrBusy
 	}
 	return nil
 }

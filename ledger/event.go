@@ -40,6 +40,14 @@ type Event struct {
 // the package documentation); nil for an event that was not read from one.
 func (e Event) Record() []byte { return append([]byte(nil), e.record...) }
 
+// signers returns the ids of the operators who signed.
+func (e Event) signers() []string {
+	if e.Second == "" {
+		return []string{e.Actor.Operator}
+	}
+	return []string{e.Actor.Operator, e.Second}
+}
+
 // Data is what happened: one of this package's event types, such as [Issued].
 // Names and ids in it are UTF-8 of 1 to 64 bytes without control characters,
 // unless the field says otherwise.

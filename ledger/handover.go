@@ -3,6 +3,7 @@ package ledger
 import (
 	"context"
 	"database/sql"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -25,7 +26,9 @@ type HandoverPrepared struct {
 	Through int64  `json:"through"` // number of the last event
 	Rows    int    `json:"rows"`
 	Format  string `json:"format"` // "csv", "jsonl"
-	Digest  string `json:"digest"` // SHA-256 of what goes out, 64 hexadecimal digits
+	// Digest is the SHA-256 of what goes out, 64 hexadecimal digits. IDs are few
+	// enough to be tried against it, so it is erased with the first of them.
+	Digest string `json:"digest" private:""`
 }
 
 // HandedOver: the batch is with the business system.
@@ -33,6 +36,22 @@ type HandedOver struct {
 	Batch   string `json:"batch"`
 	Service string `json:"service"`
 	To      string `json:"to"` // name of the file, or address without its query; 500 bytes at most
+}
+
+// HandoverKinds are the kinds of events that a business system is told of.
+func HandoverKinds() []Kind {
+	return []Kind{KindIssued, KindRevoked, KindSuspended, KindResumed, KindWithdrawn}
+}
+
+// untold tells that a service's business system was told before, and has yet to
+// be told what happened on a card since: it is told by the ID.
+func untold(ctx context.Context, q querier, service, card string, last HandoverPrepared) (is bool, err error) {
+	kinds, err := json.Marshal(HandoverKinds())
+	if err == nil {
+		err = q.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM events WHERE card = ? AND service = ? AND seq > ?
+			AND kind IN (SELECT value FROM json_each(?)))`, card, service, last.Through, string(kinds)).Scan(&is)
+	}
+	return is, err
 }
 
 func (HandoverPrepared) Kind() Kind { return KindHandoverPrepared }

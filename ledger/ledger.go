@@ -79,11 +79,20 @@ type Ledger struct {
 	known            note.Verifiers
 	rand             io.Reader
 
-	writer chan struct{} // holds one token: goroutines queue here, processes at SQLite's lock
+	queue  queue
+	writer chan *writer // holds the only one: goroutines wait here, processes at SQLite's lock
 }
 
-// Close closes the ledger.
-func (l *Ledger) Close() error { return l.fail(errors.Join(l.read.close(), l.db.Close())) }
+// Close closes the ledger, after a transaction that is under way.
+func (l *Ledger) Close() error {
+	err := l.read.close()
+	if !l.ro {
+		w := <-l.writer
+		err = errors.Join(err, w.close())
+		l.writer <- w // which refuses what comes now
+	}
+	return l.fail(errors.Join(err, l.db.Close()))
+}
 
 // fail turns an error of SQLite into one of this package's, and names the file.
 func (l *Ledger) fail(err error) error {
@@ -127,7 +136,10 @@ func unique(err error) bool {
 // waits a tenth of a second at a time (see dsn), during which it does not look
 // at the context.
 func (l *Ledger) patiently(ctx context.Context, f func() error) error {
-	deadline := time.Now().Add(l.wait)
+	return until(ctx, time.Now().Add(l.wait), f)
+}
+
+func until(ctx context.Context, deadline time.Time, f func() error) error {
 	for {
 		err := f()
 		if !busy(err) || time.Now().After(deadline) {
@@ -192,96 +204,5 @@ func (p *pool) close() (err error) {
 	for _, s := range p.statements {
 		err = errors.Join(err, s.Close())
 	}
-	return err
-}
-
-// write runs f in a transaction that holds the ledger's only write lock, and
-// commits to the disk.
-func (l *Ledger) write(ctx context.Context, f func(*cached) error) error {
-	if l.ro {
-		return fmt.Errorf("%s: %w", l.path, ErrReadOnly)
-	}
-	select {
-	case l.writer <- struct{}{}:
-		defer func() { <-l.writer }()
-	case <-ctx.Done():
-		return l.fail(ctx.Err())
-	}
-	conn, err := l.db.Conn(ctx)
-	if err != nil {
-		return l.fail(err)
-	}
-	defer conn.Close()
-	if err := l.patiently(ctx, func() error { return exec(ctx, conn, "BEGIN IMMEDIATE") }); err != nil {
-		return l.fail(err)
-	}
-	q := &cached{conn: conn, statements: map[string]*sql.Stmt{}}
-	if err = errors.Join(f(q), q.close()); err == nil {
-		// A commit is not interrupted: nobody could tell what it had done.
-		err = exec(context.WithoutCancel(ctx), conn, "COMMIT")
-	}
-	if err != nil {
-		// What fails in here can only be a transaction that SQLite has ended
-		// by itself.
-		_ = exec(context.WithoutCancel(ctx), conn, "ROLLBACK")
-		return l.fail(err)
-	}
-	return nil
-}
-
-// cached is a connection that prepares each statement once.
-type cached struct {
-	conn       *sql.Conn
-	statements map[string]*sql.Stmt
-}
-
-func (c *cached) prepare(ctx context.Context, query string) (*sql.Stmt, error) {
-	s := c.statements[query]
-	if s == nil {
-		var err error
-		if s, err = c.conn.PrepareContext(ctx, query); err != nil {
-			return nil, err
-		}
-		c.statements[query] = s
-	}
-	return s, nil
-}
-
-// QueryRowContext prepares and asks. What can't be prepared fails again in the
-// connection, which has a way to say so.
-func (c *cached) QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row {
-	s, err := c.prepare(ctx, query)
-	if err != nil {
-		return c.conn.QueryRowContext(ctx, query, args...)
-	}
-	return s.QueryRowContext(ctx, args...)
-}
-
-func (c *cached) QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
-	s, err := c.prepare(ctx, query)
-	if err != nil {
-		return nil, err
-	}
-	return s.QueryContext(ctx, args...)
-}
-
-func (c *cached) exec(ctx context.Context, statement string, args ...any) error {
-	s, err := c.prepare(ctx, statement)
-	if err != nil {
-		return err
-	}
-	_, err = s.ExecContext(ctx, args...)
-	return err
-}
-
-func (c *cached) close() (err error) {
-	for _, s := range c.statements {
-		err = errors.Join(err, s.Close())
-	}
-	return err
-}
-
-func exec(ctx context.Context, conn *sql.Conn, statement string, args ...any) error {
-	_, err := conn.ExecContext(ctx, statement, args...)
 	return err
 }

@@ -320,6 +320,38 @@ func TestReadOnly(t *testing.T) {
 	}
 }
 
+// TestReadOnlyPlace reads where SQLite can't have a file of its own beside the
+// ledger. A link to nowhere in that file's place keeps root out, too.
+func TestReadOnlyPlace(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("links need a right")
+	}
+	path := filepath.Join(t.TempDir(), "ledger.db")
+	w := open(t, path, ledger.Options{Create: true})
+	add(t, w, consent("c1", "library"))
+	must(t, w.Close())
+	must(t, os.Symlink("nowhere/at/all", path+"-shm"))
+	whole, err := os.ReadFile(path)
+	must(t, err)
+	r, err := ledger.Open(t.Context(), path, ledgertest.Options(clerk.Operator, ledger.Options{ReadOnly: true}))
+	must(t, err)
+	must(t, r.Check(t.Context()))
+	if _, err := r.Consent(t.Context(), "c1"); err != nil {
+		t.Error(err)
+	}
+	_, err = r.Backup(t.Context(), path+".copy")
+	must(t, err)
+	must(t, r.Close())
+	if now, err := os.ReadFile(path); err != nil || !bytes.Equal(now, whole) {
+		t.Errorf("reading changed it: %v", err)
+	}
+	// What a write-ahead log holds is not left out silently.
+	must(t, os.WriteFile(path+"-wal", make([]byte, 4096), 0o600))
+	if _, err := ledger.Open(t.Context(), path, ledger.Options{ReadOnly: true}); !errors.Is(err, ledger.ErrReadOnly) || !strings.Contains(err.Error(), "ledger.db-wal") {
+		t.Errorf("with a write-ahead log: %v", err)
+	}
+}
+
 func TestFileWithoutWritePermission(t *testing.T) {
 	if os.Geteuid() == 0 || runtime.GOOS == "windows" {
 		t.Skip("root writes everything")

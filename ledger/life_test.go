@@ -1,8 +1,10 @@
 package ledger_test
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -176,15 +178,31 @@ func TestEraseRevoked(t *testing.T) {
 	if n, err := erasable(ledger.EraseFilter{Consent: "c1"}); n != 1 || err != nil {
 		t.Errorf("expired: %d, %v", n, err)
 	}
-	seq := add(t, l, ledger.HandoverPrepared{Batch: "b1", Service: "library", Through: 2, Rows: 1, Format: "csv", Digest: strings.Repeat("ab", 32)})
+	digest := strings.Repeat("ab", 32)
+	first := add(t, l, ledger.HandoverPrepared{Batch: "b1", Service: "library", Through: 7, Rows: 1, Format: "csv", Digest: digest})
 	if _, err := erasable(ledger.EraseFilter{Consent: "c1"}); !errors.Is(err, ledger.ErrInUse) {
 		t.Errorf("while it is handed over: %v", err)
 	}
 	add(t, l, ledger.HandedOver{Batch: "b1", Service: "library", To: "file"})
+	if _, err := erasable(ledger.EraseFilter{Consent: "c1"}); !errors.Is(err, ledger.ErrInUse) {
+		t.Errorf("while nobody was told that it is revoked: %v", err)
+	}
+	second := add(t, l, ledger.HandoverPrepared{Batch: "b2", Service: "library", After: 7, Through: first + 1, Rows: 1, Format: "csv", Digest: digest})
+	add(t, l, ledger.HandedOver{Batch: "b2", Service: "library", To: "file"})
+	third := add(t, l, consent("c9", "gym"),
+		ledger.HandoverPrepared{Batch: "b3", Service: "library", After: first + 1, Through: second + 2, Rows: 1, Format: "csv", Digest: digest},
+		ledger.HandedOver{Batch: "b3", Service: "library", To: "file"}) - 1
 	done, err := l.Erase(t.Context(), clerk, "", ledger.EraseFilter{Service: "library", Before: late})
 	must(t, err)
-	if len(done) != 1 || slices.Contains(done[0].Events, seq) {
-		t.Errorf("erased %+v", done)
+	// An ID could be tried against the digest of a batch that told of it.
+	if len(done) != 1 || !slices.Contains(done[0].Events, first) || !slices.Contains(done[0].Events, second) || slices.Contains(done[0].Events, third) {
+		t.Errorf("erased %+v, batches %d, %d and %d", done, first, second, third)
+	}
+	for e, err := range l.Events(t.Context(), ledger.Filter{Kinds: []ledger.Kind{ledger.KindHandoverPrepared}}) {
+		must(t, err)
+		if d := e.Data.(ledger.HandoverPrepared); d.Digest != "" && e.Seq != third || d.Digest == "" && e.Seq == third {
+			t.Errorf("event %d has the digest %q", e.Seq, d.Digest)
+		}
 	}
 	// The issue is found by its ID still, and can be wiped.
 	list, err := l.IssuesOf(t.Context(), "", "L1", "")
@@ -193,6 +211,54 @@ func TestEraseRevoked(t *testing.T) {
 		t.Errorf("found %+v", list)
 	}
 	must(t, l.Check(t.Context()))
+}
+
+// A holder kept the ID on a new card, and then took the consent back: the ID is
+// gone when the consents that had it before are erased as well, the old card's
+// as soon as that card does not hold it any more.
+func TestEraseCarried(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "l")
+	l := open(t, path, ledger.Options{Create: true, Clock: ticking()})
+	const id = "L-CARRIED-7"
+	issued(t, l, 1, "library", id, cardA)
+	issued(t, l, 3, "library", "L-OTHER", ledger.CardRef(strings.Repeat("0c", 16)))
+	renewed := revoked(cardA, "c1", id, 1)
+	renewed.Cause = ledger.CauseRenewed
+	add(t, l, consent("c2", "library"), ledger.CardBound{Consent: "c2", Card: cardB},
+		ledger.CardReplaced{Old: cardA, Card: cardB, Cause: ledger.CauseRenewed},
+		ledger.IDCarried{Service: "library", ID: id, From: "c1", Consent: "c2"},
+		issue("r2", "c2", "library", id, cardB, aidLib, 2), renewed)
+	erase := func(consent string) (erased []string) {
+		t.Helper()
+		done, err := l.Erase(t.Context(), clerk, "", ledger.EraseFilter{Consent: consent})
+		must(t, err)
+		for _, d := range done {
+			erased = append(erased, d.Consent)
+		}
+		return erased
+	}
+	if _, err := l.Erase(t.Context(), clerk, "", ledger.EraseFilter{Consent: "c1"}); !errors.Is(err, ledger.ErrInUse) {
+		t.Errorf("the old one, not taken back: %v", err)
+	}
+	add(t, l, ledger.ConsentWithdrawn{Consent: "c2"}, withdrawn("library", cardB))
+	if got := erase("c2"); !slices.Equal(got, []string{"c2"}) {
+		t.Errorf("while the old card may hold it: %v", got)
+	}
+	if left, err := l.StillHave(t.Context(), "c2"); err != nil || !slices.Equal(left, []string{"c1"}) {
+		t.Errorf("still have it: %v, %v", left, err)
+	}
+	add(t, l, withdrawn("library", cardA))
+	if got := erase("c2"); !slices.Equal(got, []string{"c1"}) {
+		t.Errorf("when the old card is wiped: %v", got)
+	}
+	if left, err := l.StillHave(t.Context(), "c2"); err != nil || len(left) != 0 {
+		t.Errorf("still have it: %v, %v", left, err)
+	}
+	must(t, l.Check(t.Context()))
+	must(t, l.Close())
+	if b, err := os.ReadFile(path); err != nil || bytes.Contains(b, []byte(id)) || !bytes.Contains(b, []byte("L-OTHER")) {
+		t.Errorf("in the file there is still the ID, or another's is not: %v", err)
+	}
 }
 
 // An ID is good while one card has it that is neither suspended nor revoked;

@@ -130,7 +130,7 @@ func (t *tree) ReadHashes(indexes []int64) ([]tlog.Hash, error) {
 
 // tail is the end of the log within a transaction that appends.
 type tail struct {
-	*cached
+	*writer
 	ledger string // its id
 	seq    int64
 	time   time.Time
@@ -140,8 +140,8 @@ type tail struct {
 }
 
 // end reads where the log ends.
-func end(ctx context.Context, q *cached) (*tail, error) {
-	t := &tail{cached: q, tree: tree{ctx, q, map[int64]tlog.Hash{}}}
+func end(ctx context.Context, q *writer) (*tail, error) {
+	t := &tail{writer: q, tree: tree{ctx, q, map[int64]tlog.Hash{}}}
 	var err error
 	var checkpoint Checkpoint
 	if t.ledger, checkpoint, _, err = newest(ctx, q); err != nil {
@@ -173,7 +173,7 @@ func mismatch(events int64, c Checkpoint) error {
 // newest returns the ledger's id and its newest checkpoint, whose signature
 // has not been verified; signed is empty in a ledger without events.
 func newest(ctx context.Context, q querier) (ledger string, c Checkpoint, signed []byte, err error) {
-	if err := q.QueryRowContext(ctx, "SELECT id, checkpoint FROM log").Scan(&ledger, &signed); errors.Is(err, sql.ErrNoRows) {
+	if err := q.QueryRowContext(ctx, "SELECT id, checkpoint FROM log WHERE only = 1").Scan(&ledger, &signed); errors.Is(err, sql.ErrNoRows) {
 		return "", c, nil, fmt.Errorf("%w: it has no id", ErrDamaged)
 	} else if err != nil {
 		return "", c, nil, err
@@ -242,9 +242,14 @@ func (l *Ledger) Checkpoint(ctx context.Context) ([]byte, error) {
 // Since tells whether the ledger still has the history that an earlier
 // checkpoint is of: it reads O(log n) hashes. The error wraps [ErrRolledBack]
 // when events are missing or others than then, and [ErrCheckpoint] when the
-// checkpoint is not this ledger's.
+// checkpoint is not this ledger's. With nil for known its signature is left
+// unverified, where whoever could forge it could as well take it away.
 func (l *Ledger) Since(ctx context.Context, signed []byte, known note.Verifiers) error {
-	earlier, err := ParseCheckpoint(signed, known)
+	read := unverified
+	if known != nil {
+		read = func(signed []byte) (Checkpoint, error) { return ParseCheckpoint(signed, known) }
+	}
+	earlier, err := read(signed)
 	if err != nil {
 		return l.fail(err)
 	}
@@ -275,8 +280,37 @@ func since(earlier Checkpoint, ledger string, size int64, hashes tlog.HashReader
 	return nil
 }
 
-// examineLog checks the end of the log in O(log n): as many events as the
-// checkpoint says, the hash of the last one, and the hash of all.
+// edges returns the number of the last event and how many hashes the log has,
+// and refuses what stands before the first, or beside them. What is there in
+// between, only a walk tells.
+func edges(ctx context.Context, q querier) (last, hashes int64, err error) {
+	var rows, event, value, lastValue, hash int64
+	if err := q.QueryRowContext(ctx, `SELECT
+			(SELECT count(*) FROM log),
+			(SELECT coalesce(min(seq), 1) FROM events), (SELECT coalesce(max(seq), 0) FROM events),
+			(SELECT coalesce(min(seq), 1) FROM private), (SELECT coalesce(max(seq), 0) FROM private),
+			(SELECT coalesce(min(n), 0) FROM hashes), (SELECT coalesce(max(n) + 1, 0) FROM hashes)`).
+		Scan(&rows, &event, &last, &value, &lastValue, &hash, &hashes); err != nil {
+		return 0, 0, err
+	}
+	switch {
+	case rows != 1:
+		err = fmt.Errorf("%w: %d rows with an id and a checkpoint", ErrDamaged, rows)
+	case event < 1:
+		err = fmt.Errorf("%w: an event with the number %d; the first one has 1", ErrDamaged, event)
+	case value < 1:
+		err = fmt.Errorf("%w: a value of event %d, which there is not", ErrDamaged, value)
+	case lastValue > last:
+		err = fmt.Errorf("%w: a value of event %d, which there is not", ErrDamaged, lastValue)
+	case hash < 0:
+		err = fmt.Errorf("%w: a hash of the log with the number %d; the first one has 0", ErrDamaged, hash)
+	}
+	return last, hashes, err
+}
+
+// examineLog checks the ends of the log in O(log n): as many events as the
+// checkpoint says, nothing before and beside them, the hash of the last one, and
+// the hash of all.
 func examineLog(ctx context.Context, q querier, known note.Verifiers) error {
 	_, c, signed, err := newest(ctx, q)
 	if err != nil {
@@ -287,8 +321,8 @@ func examineLog(ctx context.Context, q querier, known note.Verifiers) error {
 			return fmt.Errorf("%w: %w", ErrDamaged, err)
 		}
 	}
-	var last, hashes int64
-	if err := q.QueryRowContext(ctx, "SELECT (SELECT coalesce(max(seq), 0) FROM events), (SELECT coalesce(max(n) + 1, 0) FROM hashes)").Scan(&last, &hashes); err != nil {
+	last, hashes, err := edges(ctx, q)
+	if err != nil {
 		return err
 	}
 	if last != c.Size {

@@ -10,14 +10,17 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"modernc.org/sqlite"
+	sqlite3 "modernc.org/sqlite/lib"
 )
 
 // applicationID marks the file as a ledger in SQLite's header: "FrAL".
@@ -40,9 +43,12 @@ var schema embed.FS
 // checkpoint is of. [Ledger.Verify] checks the rest. The error wraps
 // [ErrNotLedger], [ErrDamaged], [ErrOlder] or [ErrNewer] where the content is
 // at fault, and names the file. A new file has mode 0600.
+//
+// With Options.ReadOnly a ledger that nobody has open can be read from where
+// nothing can be written, such as a copy on a disc.
 func Open(ctx context.Context, path string, o Options) (*Ledger, error) {
 	l := &Ledger{
-		path: path, clock: o.Clock, wait: o.Wait, ro: o.ReadOnly, writer: make(chan struct{}, 1),
+		path: path, clock: o.Clock, wait: o.Wait, ro: o.ReadOnly,
 		operator: o.Operator, second: o.Second, log: o.Log, digest: o.Digest, known: o.Known, rand: o.Rand,
 	}
 	if l.rand == nil {
@@ -71,32 +77,89 @@ func Open(ctx context.Context, path string, o Options) (*Ledger, error) {
 	case info.Size() == 0:
 		return nil, fmt.Errorf("%s: %w: the file is empty", path, ErrDamaged)
 	}
-	mode := "rw"
+	options := url.Values{"mode": {"rw"}}
 	if o.ReadOnly {
-		mode = "ro"
+		options.Set("mode", "ro")
 	}
-	if l.db, err = database(path, mode); err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
+	err = l.connect(ctx, options)
+	if l.ro && unwritable(err) {
+		// Beside a write-ahead log SQLite needs a file of its own, also to read.
+		// Where it can't make one, a file without such a log is whole by itself.
+		if log, fault := os.Stat(path + "-wal"); fault == nil && log.Size() > 0 {
+			err = fmt.Errorf("%w, and %s-wal has yet to be taken in: copy both to a directory where you may write", ErrReadOnly, filepath.Base(path))
+		} else {
+			options.Set("immutable", "1")
+			err = errors.Join(l.db.Close(), l.connect(ctx, options))
+		}
 	}
-	l.read = &pool{db: l.db, statements: map[string]*sql.Stmt{}}
-	err = l.patiently(ctx, func() error { return l.examine(ctx) })
 	if err == nil && !l.ro {
-		// Can it be written? SQLite opens a file that it can't write for
-		// reading, and says so late.
-		err = l.write(ctx, func(*cached) error { return nil })
-	} else {
-		err = l.fail(err)
+		err = l.openWriter(ctx)
 	}
 	if err != nil {
-		l.db.Close()
-		return nil, err
+		if l.db != nil {
+			err = errors.Join(err, l.db.Close())
+		}
+		return nil, l.fail(l.blocked(err))
 	}
 	return l, nil
 }
 
+// blocked says why SQLite can't open a file that is there, where the reason is
+// its directory: the write-ahead log and its index stand beside it, also for
+// those who only read. SQLite says no more than that it could not.
+func (l *Ledger) blocked(err error) error {
+	e := new(sqlite.Error)
+	if !errors.As(err, &e) || e.Code()&0xFF != sqlite3.SQLITE_CANTOPEN && e.Code() != sqlite3.SQLITE_IOERR_SHMSIZE {
+		return err
+	}
+	const index = 32 << 10 // bytes of the index that SQLite begins with
+	f, why := os.CreateTemp(filepath.Dir(l.path), ".freearea-*")
+	if why == nil {
+		_, why = f.Write(make([]byte, index))
+		why = errors.Join(why, f.Close(), os.Remove(f.Name()))
+	}
+	switch {
+	case errors.Is(why, syscall.ENOSPC), errors.Is(why, syscall.EDQUOT):
+		return fmt.Errorf("%w: %w", ErrFull, err)
+	case errors.Is(why, syscall.EROFS), errors.Is(why, fs.ErrPermission):
+		return fmt.Errorf("%w, in a directory that can't be written: %w", ErrReadOnly, err)
+	}
+	return err
+}
+
+// openWriter makes the writer, and sees that it can write: SQLite opens a file
+// that it can't write for reading, and says so late.
+func (l *Ledger) openWriter(ctx context.Context) error {
+	w, err := newWriter(ctx, l.db)
+	if err != nil {
+		return err
+	}
+	if err := l.patiently(ctx, func() error { return w.exec(ctx, "BEGIN IMMEDIATE") }); err != nil {
+		return errors.Join(err, w.close())
+	}
+	l.writer = make(chan *writer, 1)
+	l.writer <- w
+	return w.exec(ctx, "ROLLBACK")
+}
+
+// connect opens the file with SQLite and looks at it.
+func (l *Ledger) connect(ctx context.Context, options url.Values) (err error) {
+	if l.db, err = database(l.path, options); err != nil {
+		return err
+	}
+	l.read = &pool{db: l.db, statements: map[string]*sql.Stmt{}}
+	return l.patiently(ctx, func() error { return l.examine(ctx) })
+}
+
+// unwritable tells that SQLite could not make what it needs beside the file.
+func unwritable(err error) bool {
+	var e *sqlite.Error
+	return errors.As(err, &e) && (e.Code()&0xFF == sqlite3.SQLITE_READONLY || e.Code()&0xFF == sqlite3.SQLITE_CANTOPEN)
+}
+
 // database opens the file with SQLite. A page in the write-ahead log is on
 // the disk when a transaction ends (synchronous FULL).
-func database(path, mode string) (*sql.DB, error) {
+func database(path string, options url.Values) (*sql.DB, error) {
 	abs, err := filepath.Abs(path)
 	if err != nil {
 		return nil, err
@@ -105,20 +168,16 @@ func database(path, mode string) (*sql.DB, error) {
 	if !strings.HasPrefix(slashed, "/") {
 		slashed = "/" + slashed // C:/… becomes file:///C:/…
 	}
-	q := url.Values{
-		"mode":       {mode},
-		"_defensive": {"1"},
-		"_dqs":       {"0"},
-		"_pragma": {
-			"busy_timeout(100)", "synchronous(FULL)", "secure_delete(ON)", "foreign_keys(ON)", "trusted_schema(OFF)",
-		},
-	}
+	q := maps.Clone(options)
+	q.Set("_defensive", "1")
+	q.Set("_dqs", "0")
+	q["_pragma"] = []string{"busy_timeout(100)", "synchronous(FULL)", "secure_delete(ON)", "foreign_keys(ON)", "trusted_schema(OFF)"}
 	connector, err := sqlite.NewConnector((&url.URL{Scheme: "file", Path: slashed, RawQuery: q.Encode()}).String())
 	if err != nil {
 		return nil, err
 	}
 	db := sql.OpenDB(connector)
-	db.SetMaxOpenConns(4)
+	db.SetMaxOpenConns(5) // one of them writes
 	return db, nil
 }
 
@@ -136,7 +195,7 @@ func (l *Ledger) create(ctx context.Context) error {
 	if err := f.Close(); err != nil {
 		return err
 	}
-	db, err := database(temp, "rw")
+	db, err := database(temp, url.Values{"mode": {"rw"}})
 	if err != nil {
 		return err
 	}
@@ -312,10 +371,11 @@ var ourSchema = sync.OnceValues(func() (map[string]string, error) {
 	return objects(ctx, fresh)
 })
 
-// objects returns the statements of a schema by "type name". Statistics that
-// ANALYZE leaves behind are not part of it.
+// objects returns the statements of a schema by "type name". The tables of
+// statistics that ANALYZE leaves behind are not part of it; anything else of such
+// a name is.
 func objects(ctx context.Context, db *sql.DB) (map[string]string, error) {
-	rows, err := db.QueryContext(ctx, "SELECT type || ' ' || name, coalesce(sql, '') FROM sqlite_schema WHERE name NOT GLOB 'sqlite_stat*'")
+	rows, err := db.QueryContext(ctx, "SELECT type || ' ' || name, coalesce(sql, '') FROM sqlite_schema WHERE type <> 'table' OR name NOT IN ('sqlite_stat1', 'sqlite_stat4')")
 	if err != nil {
 		return nil, err
 	}

@@ -171,7 +171,9 @@ func (e *Event) unseal(values []opening) error {
 			e.Erased = append(e.Erased, m.name)
 			continue
 		}
-		if subtle.ConstantTimeCompare(values[at].commitment(), commitment) == 0 {
+		// Where the salt ends says how long it is: a longer one could take the
+		// beginning of the value along.
+		if len(values[at].Salt) != saltSize || subtle.ConstantTimeCompare(values[at].commitment(), commitment) == 0 {
 			return fmt.Errorf("%s is not what the record commits to", m.name)
 		}
 		m.set(values[at].Value)

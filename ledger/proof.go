@@ -44,8 +44,12 @@ type ProvedValue struct {
 
 const proofType = "ledger-proof"
 
+// ErrProof: a file proves nothing, since it was changed, or is something else.
+var ErrProof = errors.New("not a proof of an event")
+
 // Prove makes a proof of an event, in O(log n). With values it opens the
-// commitments to personal data as far as they are not erased.
+// commitments to personal data as far as they are not erased. With Options.Known
+// a proof that would not be accepted is an error that wraps [ErrDamaged].
 func (l *Ledger) Prove(ctx context.Context, seq int64, values bool) (*Proof, error) {
 	return ask(ctx, l, func() (*Proof, error) {
 		conn, err := l.db.Conn(ctx)
@@ -58,7 +62,19 @@ func (l *Ledger) Prove(ctx context.Context, seq int64, values bool) (*Proof, err
 			return nil, err
 		}
 		defer func() { _ = exec(context.WithoutCancel(ctx), conn, "ROLLBACK") }()
-		return prove(ctx, conn, seq, values)
+		p, err := prove(ctx, conn, seq, values)
+		if err != nil || l.known == nil {
+			return p, err
+		}
+		// Where the ledger is damaged, that is told here and not to the third party.
+		encoded, err := p.Encode()
+		if err == nil {
+			_, err = CheckProof(encoded, l.known)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%w: what it has of event %d proves nothing: %w", ErrDamaged, seq, err)
+		}
+		return p, nil
 	})
 }
 
@@ -103,10 +119,7 @@ func prove(ctx context.Context, q querier, seq int64, values bool) (*Proof, erro
 			out.Events[0].Values = append(out.Events[0].Values, ProvedValue(o))
 		}
 	}
-	for _, id := range []string{e.Actor.Operator, e.Second} {
-		if id == "" {
-			continue
-		}
+	for _, id := range e.signers() {
 		if _, err := add("kind = 'operator-added' AND person = ?", id); err != nil {
 			return nil, err
 		}
@@ -132,58 +145,71 @@ type Proved struct {
 // are known: the checkpoint's signature, the way from each record to it, the
 // operators' signatures, and the values that are shown. It does not tell
 // whether the operator was withdrawn before the event: that takes the whole
-// ledger.
+// ledger. The error wraps [ErrCheckpoint] or [ErrProof].
 func CheckProof(encoded []byte, known note.Verifiers) (*Proved, error) {
 	if len(encoded) > maxProofFile {
-		return nil, fmt.Errorf("proof of %d bytes, %d at most", len(encoded), maxProofFile)
+		return nil, fmt.Errorf("%w: %d bytes, %d at most", ErrProof, len(encoded), maxProofFile)
 	}
 	var p Proof
 	if err := strict(encoded, &p); err != nil {
-		return nil, fmt.Errorf("not a proof: %w", err)
+		return nil, fmt.Errorf("%w: %w", ErrProof, err)
 	}
-	if again, err := p.Encode(); p.V != 1 || p.Type != proofType || len(p.Events) < 2 || err != nil || string(again) != string(encoded) {
-		return nil, errors.New("not a proof in its one form")
+	if again, err := p.Encode(); p.V != 1 || p.Type != proofType || len(p.Events) == 0 || err != nil || string(again) != string(encoded) {
+		return nil, fmt.Errorf("%w in its one form", ErrProof)
 	}
 	c, err := ParseCheckpoint([]byte(p.Checkpoint), known)
 	if err != nil {
 		return nil, err
 	}
+	e, body, err := p.Events[0].check(c)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrProof, err)
+	}
+	// It is signed by those whose keys follow it. Theirs are in the log, which is
+	// why they are good.
+	signers := e.signers()
+	if len(p.Events) != 1+len(signers) {
+		return nil, fmt.Errorf("%w: %d events, %d expected", ErrProof, len(p.Events), 1+len(signers))
+	}
 	keys := roster{}
-	var bodies [][]byte
-	var list []Event
-	for i, proved := range p.Events {
-		e, body, err := decode([]byte(proved.Record))
-		if err == nil && (e.Seq < 1 || e.Seq > c.Size) {
-			err = errors.New("it is not among the checkpoint's events")
-		}
+	for i, id := range signers {
+		added, _, err := p.Events[1+i].check(c)
 		if err == nil {
-			err = tlog.CheckRecord(proved.Hashes, c.Size, c.Hash, e.Seq-1, tlog.RecordHash([]byte(proved.Record)))
-		}
-		if err == nil {
-			err = e.unseal(proved.openings())
-		}
-		if err == nil && i > 0 {
-			if _, ok := e.Data.(OperatorAdded); !ok {
-				err = errors.New("it adds no operator")
+			if d, ok := added.Data.(OperatorAdded); !ok || d.Operator != id {
+				err = fmt.Errorf("event %d does not add operator %s", added.Seq, id)
 			} else {
-				err = keys.apply(e)
+				err = keys.apply(added)
 			}
 		}
 		if err != nil {
-			return nil, fmt.Errorf("event %d of the proof: %w", i+1, err)
+			return nil, fmt.Errorf("%w: %w", ErrProof, err)
 		}
-		list, bodies = append(list, e), append(bodies, body)
 	}
-	// The one that is proved is signed by those whose keys follow it. Theirs
-	// are in the log, which is why theirs are good.
-	if err := keys.verify(c.Ledger, list[0], bodies[0]); err != nil {
-		return nil, err
+	if err := keys.verify(c.Ledger, e, body); err != nil {
+		return nil, fmt.Errorf("%w: event %d: %w", ErrProof, e.Seq, err)
 	}
-	out := &Proved{Event: list[0], Operator: *keys[list[0].Actor.Operator], Checkpoint: c}
-	if list[0].Second != "" {
-		out.Second = keys[list[0].Second]
+	out := &Proved{Event: e, Operator: *keys[e.Actor.Operator], Checkpoint: c}
+	if e.Second != "" {
+		out.Second = keys[e.Second]
 	}
 	return out, nil
+}
+
+// check leads an event to the checkpoint.
+func (p ProvedEvent) check(c Checkpoint) (e Event, body []byte, err error) {
+	if e, body, err = decode([]byte(p.Record)); err != nil {
+		return Event{}, nil, err
+	}
+	if e.Seq < 1 || e.Seq > c.Size {
+		return Event{}, nil, fmt.Errorf("event %d is not among the checkpoint's %d", e.Seq, c.Size)
+	}
+	if err = tlog.CheckRecord(p.Hashes, c.Size, c.Hash, e.Seq-1, tlog.RecordHash([]byte(p.Record))); err == nil {
+		err = e.unseal(p.openings())
+	}
+	if err != nil {
+		return Event{}, nil, fmt.Errorf("event %d: %w", e.Seq, err)
+	}
+	return e, body, nil
 }
 
 func (p ProvedEvent) openings() (out []opening) {

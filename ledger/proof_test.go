@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -68,6 +69,10 @@ func TestStaff(t *testing.T) {
 	expect("a clerk, with oneself", hire(t, path, "sup", "sup", "clerk", staff.Clerk), ledger.ErrSecond)
 	expect("a clerk, with two", hire(t, path, "sup", "cust", "clerk", staff.Clerk), nil)
 	expect("the same id again", hire(t, path, "sup", "cust", "clerk", staff.Clerk), ledger.ErrExists)
+	_, err := ledgertest.MustOpen(t, path, "sup", ledger.Options{Second: ledgertest.Operator("cust")}).Append(t.Context(), ledger.Event{
+		Actor: ledger.Actor{Counter: "w"}, Data: ledger.OperatorAdded{Operator: "twin", Role: staff.Supervisor, Key: ledgertest.Operator("sup").Public()},
+	})
+	expect("the same key under another id", err, ledger.ErrExists)
 	expect("an auditor", hire(t, path, "sup", "cust", "aud", staff.Auditor), nil)
 	expect("second who may not be", hire(t, path, "sup", "clerk", "x", staff.Clerk), ledger.ErrSecond)
 	expect("a clerk adds", hire(t, path, "clerk", "sup", "x", staff.Clerk), ledger.ErrNotAllowed)
@@ -214,17 +219,39 @@ func TestProof(t *testing.T) {
 		for at := 0; at < len(encoded); at += 7 {
 			changed := bytes.Clone(encoded)
 			changed[at] ^= 1
-			if _, err := ledger.CheckProof(changed, known); err == nil {
-				t.Fatalf("event %d: changed at %d: %.40s", seq, at, encoded[at:])
+			if _, err := ledger.CheckProof(changed, known); !errors.Is(err, ledger.ErrProof) && !errors.Is(err, ledger.ErrCheckpoint) {
+				t.Fatalf("event %d: changed at %d: %.40s: %v", seq, at, encoded[at:], err)
 			}
 		}
 	}
+	// Another end of the salt leaves the same bytes under the commitment.
+	shifted, err := l.Prove(t.Context(), 6, true)
+	must(t, err)
+	v := &shifted.Events[0].Values[slices.IndexFunc(shifted.Events[0].Values, func(v ledger.ProvedValue) bool { return v.Member == "id" })]
+	v.Salt, v.Value = append(v.Salt, v.Value[0]), v.Value[1:]
+	encoded, err := shifted.Encode()
+	must(t, err)
+	if proved, err := ledger.CheckProof(encoded, known); err == nil {
+		t.Errorf("a value without its first byte: %+v", proved.Event.Data)
+	}
 	p, err := l.Prove(t.Context(), 6, false)
 	must(t, err)
-	encoded, err := p.Encode()
+	encoded, err = p.Encode()
 	must(t, err)
 	if proved, err := ledger.CheckProof(encoded, known); err != nil || proved.Event.Data.(ledger.Issued).ID != "" || bytes.Contains(encoded, []byte("L-1")) {
 		t.Errorf("values that were kept back: %+v, %v", proved, err)
+	}
+	// An operator who did not sign it, proved as well.
+	more, err := l.Prove(t.Context(), 6, false)
+	must(t, err)
+	signed, err := l.Prove(t.Context(), 9, false) // in the names of two
+	must(t, err)
+	more.Events = append(more.Events, signed.Events[2])
+	if encoded, err = more.Encode(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ledger.CheckProof(encoded, known); !errors.Is(err, ledger.ErrProof) {
+		t.Errorf("an event too many: %v", err)
 	}
 	// Somebody else's event, with all that belongs to it.
 	other, err := l.Prove(t.Context(), 5, false)
@@ -284,8 +311,10 @@ func TestSince(t *testing.T) {
 	old := open(t, path+".old", ledger.Options{})
 	for i, c := range then {
 		must(t, l.Since(t.Context(), c, known))
-		if err := old.Since(t.Context(), c, known); (err == nil) != (i <= 4) || i > 4 && !errors.Is(err, ledger.ErrRolledBack) {
-			t.Errorf("old copy, checkpoint %d: %v", i, err)
+		for _, known := range []note.Verifiers{known, nil} {
+			if err := old.Since(t.Context(), c, known); (err == nil) != (i <= 4) || i > 4 && !errors.Is(err, ledger.ErrRolledBack) {
+				t.Errorf("old copy, checkpoint %d: %v", i, err)
+			}
 		}
 	}
 	// It goes its own way.

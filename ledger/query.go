@@ -174,6 +174,14 @@ func ask[T any](ctx context.Context, l *Ledger, f func() (T, error)) (T, error) 
 	return out, nil
 }
 
+// Last returns the number of the last event, 0 before the first.
+func (l *Ledger) Last(ctx context.Context) (seq int64, err error) {
+	return ask(ctx, l, func() (seq int64, err error) {
+		err = l.read.QueryRowContext(ctx, "SELECT coalesce(max(seq), 0) FROM events").Scan(&seq)
+		return seq, err
+	})
+}
+
 // Consent is a consent as it stands now.
 type Consent struct {
 	ConsentRecorded
@@ -316,6 +324,18 @@ func reservedID(ctx context.Context, q querier, service, consent string) (id str
 		return "", false, nil
 	}
 	return id, err == nil, err
+}
+
+// IDOwner returns the consent that an ID of the service belongs to, "" where
+// nobody has it. Without Options.Digest the error is [ErrNoDigest].
+func (l *Ledger) IDOwner(ctx context.Context, service, id string) (consent string, err error) {
+	return ask(ctx, l, func() (string, error) {
+		digest, err := l.digestID(ctx, service, id)
+		if err != nil {
+			return "", err
+		}
+		return idOwner(ctx, l.read, service, digest)
+	})
 }
 
 // NextSequence returns the number that the next draw of the service will get,

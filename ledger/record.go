@@ -226,6 +226,10 @@ func (e Event) check() error {
 		text("reason", e.Reason, maxReason),
 		e.Data.check(),
 	)
+	// What is to come is not erased before it is there.
+	if d, ok := e.Data.(ValuesErased); ok && len(d.Events) > 0 && d.Events[len(d.Events)-1] >= e.Seq {
+		err = errors.Join(err, fmt.Errorf("values of event %d, which is not before this one", d.Events[len(d.Events)-1]))
+	}
 	if err != nil {
 		return fmt.Errorf("%s: %s", e.Data.Kind(), strings.ReplaceAll(err.Error(), "\n", "; "))
 	}

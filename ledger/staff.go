@@ -31,7 +31,7 @@ type Signer interface {
 var _ Signer = (*staff.Key)(nil)
 
 // OperatorAdded: an operator works here from now on. An id is used once, for
-// ever: who loses a key gets a new id. The first event of a ledger is that its
+// ever, and so is a key: who loses a key gets a new id. The first event of a ledger is that its
 // first operator, a supervisor, adds himself.
 type OperatorAdded struct {
 	Operator string     `json:"operator"` // see staff.CheckID
@@ -194,6 +194,12 @@ func (r roster) apply(e Event) error {
 	case OperatorAdded:
 		if r[d.Operator] != nil {
 			return fmt.Errorf("operator %s %w", d.Operator, ErrExists)
+		}
+		// One key under two ids would be two operators who are one.
+		for _, o := range r {
+			if o.Key.Equal(ed25519.PublicKey(d.Key)) {
+				return fmt.Errorf("the key of operator %s %w, as %s's", d.Operator, ErrExists, o.ID)
+			}
 		}
 		r[d.Operator] = &Operator{ID: d.Operator, Role: d.Role, Key: d.Key, Added: e.Time}
 	case OperatorWithdrawn:

@@ -284,6 +284,7 @@ func TestInvalidEvents(t *testing.T) {
 			d.Expiry = "2031-02-29"
 			return d
 		}()}, "expiry"},
+		{"values of an event to come", ledger.Event{Actor: clerk, Data: ledger.ValuesErased{Consent: "c", Basis: ledger.Retention, Events: []int64{1, 2}}}, "values of event 2"},
 		{"issue number 0", ledger.Event{Actor: clerk, Data: issue("r", "c", "s", "i", cardA, aidLib, 0)}, "issue number 0"},
 	}
 	for _, tt := range tests {
@@ -359,22 +360,68 @@ func TestAppendWhileReading(t *testing.T) {
 
 func TestReadKeyUse(t *testing.T) {
 	l := fresh(t)
+	day := time.Date(2027, 1, 1, 23, 0, 0, 0, time.FixedZone("", 9*60*60)) // 14:00 of that day in UTC
+	check := func(what string, version byte, now time.Time, want ...ledger.ReadKeyUse) {
+		t.Helper()
+		got, err := l.ReadKeyUse(t.Context(), version, now)
+		must(t, err)
+		if d := cmp.Diff(want, got); d != "" {
+			t.Errorf("%s: (-want +got)\n%s", what, d)
+		}
+	}
+	// rekeyed records that the card has the newest version, and keeps older
+	// ones of "library" until their days; the ledger's run is r and a number.
+	n := 3
+	rekeyed := func(card ledger.CardRef, newest, older byte, until string) {
+		t.Helper()
+		n++
+		run := fmt.Sprint("r", n)
+		number, err := l.IssueNumber(t.Context(), "library", card)
+		must(t, err)
+		c, id := "c1", "L-1"
+		if card == cardB {
+			c, id = "c2", "L-2"
+		}
+		i := issue(run, c, "library", id, card, aidLib, number+1)
+		i.KeyVersion = newest
+		events := []ledger.Data{runOf(run, "library", card, aidLib), i}
+		if older != 0 {
+			events = append(events, ledger.KeyKept{Service: "library", Card: card, Run: run, KeyVersion: older, Until: until})
+		}
+		add(t, l, append(events, ledger.RunFinished{Run: run, Outcome: ledger.Done})...)
+	}
 	issued(t, l, 1, "library", "L-1", cardA)
 	issued(t, l, 2, "library", "L-2", cardB)
 	issued(t, l, 3, "job", "J-1", cardA)
-	check := func(version byte, want map[string]int) {
-		t.Helper()
-		got, err := l.ReadKeyUse(t.Context(), version)
-		must(t, err)
-		if d := cmp.Diff(want, got); d != "" {
-			t.Error(d)
-		}
-	}
-	check(1, map[string]int{"library": 2, "job": 1})
-	check(2, map[string]int{})
-	// An issue that is over has its version no more.
+	job := ledger.ReadKeyUse{Service: "job", Newest: 1}
+	check("issued", 1, day, job, ledger.ReadKeyUse{Service: "library", Newest: 2})
+	check("issued", 2, day)
+
+	rekeyed(cardA, 2, 1, "2027-01-01")
+	check("one rekeyed", 1, day, job, ledger.ReadKeyUse{Service: "library", Newest: 1, Kept: 1, KeptUntil: "2027-01-01"})
+	check("one rekeyed", 2, day, ledger.ReadKeyUse{Service: "library", Newest: 1})
+	rekeyed(cardB, 2, 1, "2027-02-01")
+	check("both rekeyed", 1, day, job, ledger.ReadKeyUse{Service: "library", Kept: 2, KeptUntil: "2027-02-01"})
+	check("the first one's time is over", 1, day.Add(time.Hour), job, ledger.ReadKeyUse{Service: "library", Kept: 1, KeptUntil: "2027-02-01"})
+	check("both times are over", 1, day.AddDate(0, 2, 0), job)
+	check("kept, not newest", 2, day, ledger.ReadKeyUse{Service: "library", Newest: 2})
+	check("never there", 3, day)
+
+	// A later issue says anew what the card has: this, or nothing.
+	rekeyed(cardB, 2, 1, "2027-02-01") // an update
+	check("updated", 1, day, job, ledger.ReadKeyUse{Service: "library", Kept: 2, KeptUntil: "2027-02-01"})
+	rekeyed(cardB, 3, 2, "2027-03-01")
+	check("another one kept", 1, day, job, ledger.ReadKeyUse{Service: "library", Kept: 1, KeptUntil: "2027-01-01"})
+	check("another one kept", 2, day, ledger.ReadKeyUse{Service: "library", Newest: 1, Kept: 1, KeptUntil: "2027-03-01"})
+	rekeyed(cardB, 3, 0, "")
+	check("finished", 2, day, ledger.ReadKeyUse{Service: "library", Newest: 1})
+
+	// An issue that is not good any more, or over, needs no key.
+	number, err := l.IssueNumber(t.Context(), "library", cardB)
+	must(t, err)
+	add(t, l, revoked(cardB, "c2", "L-2", number))
+	check("revoked", 3, day)
 	add(t, l, withdrawn("library", cardA))
-	check(1, map[string]int{"library": 1, "job": 1})
-	issued(t, l, 4, "library", "L-2b", cardB)
-	check(1, map[string]int{"library": 1, "job": 1})
+	check("withdrawn", 1, day, job)
+	check("withdrawn", 2, day)
 }

@@ -92,6 +92,11 @@ func (l *Ledger) verify(ctx context.Context, o VerifyOptions) (Verified, error) 
 }
 
 func verifyState(ctx context.Context, conn *sql.Conn, o VerifyOptions) (Verified, error) {
+	// Nothing before the first event and behind the last: the walk below goes from
+	// the one to the other.
+	if err := examineLog(ctx, conn, nil); err != nil {
+		return Verified{}, err
+	}
 	ledger, checkpoint, signed, err := newest(ctx, conn)
 	if err != nil {
 		return Verified{}, err
@@ -251,18 +256,8 @@ func readBatch(ctx context.Context, conn *sql.Conn, first int64) (*batch, error)
 		return nil, err
 	}
 	after := first + int64(len(b.records))
-	// The last batch takes in all that stands behind the last event.
-	last := after - 1
-	if len(b.records) < batchSize {
-		last = 1<<62 - 1
-	}
-	if b.values, err = openings(ctx, conn, "seq BETWEEN ? AND ?", first, last); err != nil {
+	if b.values, err = openings(ctx, conn, "seq >= ? AND seq < ?", first, after); err != nil {
 		return nil, err
-	}
-	for seq := range b.values {
-		if seq >= after {
-			return nil, fmt.Errorf("%w: a value of event %d, which there is not", ErrDamaged, seq)
-		}
 	}
 	low, high := tlog.StoredHashCount(first-1), tlog.StoredHashCount(after-1)
 	hashes, err := conn.QueryContext(ctx, "SELECT n, hash FROM hashes WHERE n >= ? AND n < ? ORDER BY n", low, high)
@@ -370,13 +365,8 @@ func (a *audit) take(b *batch) error {
 
 // sameKeys tells that the workers had the keys that the events give.
 func (a *audit) sameKeys(e Event) error {
-	a.signatures++
-	ids := []string{e.Actor.Operator}
-	if e.Second != "" {
+	for _, id := range e.signers() {
 		a.signatures++
-		ids = append(ids, e.Second)
-	}
-	for _, id := range ids {
 		if o, p := a.roster[id], a.presumed[id]; o == nil || p == nil || !bytes.Equal(o.Key, p.Key) {
 			return fmt.Errorf("%w: %s", ErrOperator, id)
 		}

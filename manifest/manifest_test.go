@@ -208,8 +208,8 @@ func TestRules(t *testing.T) {
 		{manifest.RuleAIDCardsOwn, street, `"FCFE8F0A6CBE84744A1EA0FD16C247C1"`, `"A0000002310600000000000000000000"`, "application.instance", 0},
 		{manifest.RuleAIDClash, street, `"FCFE8F0A6CBE84744A1EA0FD16C247C1"`, `"F046524545"`, "application.instance", 0},
 		{manifest.RuleAIDClash, street, `"FCFE8F0A6CBE84744A1EA0FD16C247C1"`, `"F046524545415245410001"`, "application.instance", 0},
-		{manifest.RuleHashMalformed, street, `sha256 = "3c`, `sha256 = "3`, "load_file.sha256", 0},
-		{manifest.RuleLoadFileHash, street, `sha256 = "3c`, `sha256 = "3d`, "load_file.sha256", 0},
+		{manifest.RuleHashMalformed, street, `sha256 = "d2`, `sha256 = "d`, "load_file.sha256", 0},
+		{manifest.RuleLoadFileHash, street, `sha256 = "d2`, `sha256 = "d3`, "load_file.sha256", 0},
 		{manifest.RuleLoadFilePath, street, `"builtin:base"`, `"../base.cap"`, "load_file.path", 0},
 		{manifest.RuleLoadFilePath, street, `"builtin:base"`, `"/base.cap"`, "load_file.path", 0},
 		{manifest.RuleLoadFilePackage, street, `[load_file]`, "package = \"F04652454541524541FF\"\n[load_file]", "application.package", 0},
@@ -404,7 +404,7 @@ func TestLoadFaults(t *testing.T) {
 	if _, err := m.OpenLoadFile(); !errors.Is(err, manifest.RuleLoadFileHash) {
 		t.Errorf("load file of another hash: %v", err)
 	}
-	text, _ = edit(t, text, `sha256 = "3c`, `sha256 = "3d`)
+	text, _ = edit(t, text, `sha256 = "d2`, `sha256 = "d3`)
 	write("m.toml", []byte(text))
 	if _, err := manifest.Load(path); !errors.Is(err, manifest.RuleLoadFileHash) {
 		t.Errorf("load file of another hash: %v", err)

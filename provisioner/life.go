@@ -22,6 +22,8 @@ var (
 	ErrNoReadKey = errors.New("the service has no read key")
 	// ErrNoPIN: the service has no PIN.
 	ErrNoPIN = errors.New("the service has no PIN")
+	// ErrNoManifest: the manifest of a service that was revoked is not at hand.
+	ErrNoManifest = errors.New("the service's manifest is not at hand")
 	// ErrOtherContent: what was given is not what the card holds.
 	ErrOtherContent = errors.New("the card holds something else")
 )
@@ -338,7 +340,7 @@ func (p *Provisioner) Revoke(ctx context.Context, issues []ledger.CardIssue, wit
 }
 
 // Pending are the issues on the card that were revoked without it, and are to
-// be wiped now that it is here.
+// be wiped now that it is here ([Provisioner.Wipe]).
 func (p *Provisioner) Pending(ctx context.Context, s *Session) (list []ledger.Issued, err error) {
 	if p.Ledger == nil {
 		return nil, nil
@@ -350,4 +352,23 @@ func (p *Provisioner) Pending(ctx context.Context, s *Session) (list []ledger.Is
 		}
 	}
 	return list, err
+}
+
+// Wipe erases a service that [Provisioner.Pending] names, and returns the run
+// that did. m is the service's manifest, nil where it is not at hand: that is
+// [ErrNoManifest], and [ErrTokenMissing] where erasing it takes tokens. One that
+// fails keeps the card from nothing else, and is finished the next time.
+func (p *Provisioner) Wipe(ctx context.Context, s *Session, m *manifest.Manifest) (run string, err error) {
+	if m == nil {
+		return "", ErrNoManifest
+	}
+	plan, err := p.PlanWithdraw(ctx, s, m)
+	if err != nil {
+		return "", err
+	}
+	result, err := p.Run(ctx, s, plan)
+	if err != nil {
+		return "", err
+	}
+	return result.Run, nil
 }

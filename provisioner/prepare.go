@@ -75,6 +75,10 @@ func (p *Provisioner) PlanPreparation(ctx context.Context, s *Session, q Prepara
 	if err := p.regain(ctx, s, p.issuer()); err != nil {
 		return nil, err
 	}
+	// What is given the card's new domain has to open it again.
+	if err := q.Domain.Diversification.CheckProtocol(s.channel.KeyInformation().Protocol); err != nil {
+		return nil, fmt.Errorf("key set %q: %w", q.Domain.Key.Name, err)
+	}
 	for _, k := range []struct {
 		name    StepName
 		version byte

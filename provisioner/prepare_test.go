@@ -107,7 +107,14 @@ func TestPreparedCard(t *testing.T) {
 
 func TestPreparationRefused(t *testing.T) {
 	c := newCounter(t, newBook(t))
-	_, err := c.prepare(preparation(iso7816.AID{}))
+	other := preparation(iso7816.AID{})
+	other.Domain.Diversification = keys.MethodVISA2 // of SCP02, which the card does not speak
+	_, err := c.prepare(other)
+	wants(t, err, keys.ErrDiversifier)
+	if n := c.wire.written(); n != 0 {
+		t.Errorf("%d commands that write", n)
+	}
+	_, err = c.prepare(preparation(iso7816.AID{}))
 	check(t, err)
 	q := preparation(iso7816.AID{})
 	q.Privileges = authorized

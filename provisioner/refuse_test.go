@@ -13,6 +13,7 @@ import (
 	"github.com/freearea/freearea/applets"
 	"github.com/freearea/freearea/consent"
 	"github.com/freearea/freearea/emulator"
+	"github.com/freearea/freearea/emulator/jcvm"
 	"github.com/freearea/freearea/emulator/oncard"
 	"github.com/freearea/freearea/globalplatform"
 	"github.com/freearea/freearea/globalplatform/capfile"
@@ -296,6 +297,34 @@ func TestWrongKey(t *testing.T) {
 	wants(t, err, errDisk)
 }
 
+// A key that a Security Domain has refused is not tried again while the card
+// lies there, whatever else is done with the card.
+func TestWrongKeyOnce(t *testing.T) {
+	b := newBook(t)
+	c := newCounter(t, b)
+	byDomain(c)
+	c.mustIssue(c.request(points))
+	right := c.Domains[0].Key
+	c.Domains[0].Key = keys.Ref{Name: "service"}
+	s, err := c.Connect(t.Context())
+	check(t, err)
+	defer s.Close()
+	n := c.wire.sent(insInitializeUpdate)
+	for range 2 {
+		_, err := c.Wipe(t.Context(), s, points)
+		wants(t, err, scp.ErrCardCryptogram)
+	}
+	if sent := c.wire.sent(insInitializeUpdate) - n; sent != 1 {
+		t.Errorf("%d times INITIALIZE UPDATE", sent)
+	}
+	if n := len(events[ledger.AuthenticationFailed](t, b, ledger.Filter{})); n != 1 {
+		t.Errorf("%d failures recorded", n)
+	}
+	c.Domains[0].Key = right
+	_, err = c.withdraw(points) // another session
+	check(t, err)
+}
+
 // impostor answers GET DATA in the clear with another card's identity.
 type impostor struct {
 	iso7816.Card
@@ -423,6 +452,31 @@ func TestForeign(t *testing.T) {
 		r.Manifest, r.Consent = &m, c.consent(&m, m.SubjectItems(r.Subject))
 		c.refused(r, provisioner.ErrForeign)
 	})
+}
+
+// TestAnotherBuild: no command tells which build of a load file's version a card
+// has. What is there is used, and goes with the last service.
+func TestAnotherBuild(t *testing.T) {
+	c := newCounter(t, newBook(t), func(c *emulator.Config) { c.Linker = jcvm.Linker{Quirks: jcvm.Quirks{NoLeIsZero: true}} })
+	// The same code, and more: another hash.
+	c.loadOn(must(capfile.ParseLoadFileDataBlock(append(baseLoadFile.LoadFileDataBlock(), baseLoadFile.Component(capfile.Descriptor)...))))
+	before := c.wire.sent(insLoad)
+	r := c.request(office)
+	c.mustIssue(r)
+	if n := c.wire.sent(insLoad) - before; n != 0 {
+		t.Errorf("%d LOAD commands to a card that has the load file", n)
+	}
+	if tap, err := c.read(office, ""); err != nil || tap.ID == "" {
+		t.Errorf("tap %+v, %v", tap, err)
+	}
+	_, err := c.withdraw(office)
+	check(t, err)
+	s, err := c.Connect(t.Context())
+	check(t, err)
+	defer s.Close()
+	if slices.ContainsFunc(s.LoadFiles, func(e globalplatform.RegistryEntry) bool { return e.AID == applets.BasePackage }) {
+		t.Error("the load file stays when its last service is withdrawn")
+	}
 }
 
 func TestLocked(t *testing.T) {

@@ -92,6 +92,7 @@ func (p *Provisioner) Run(ctx context.Context, s *Session, plan *Plan) (*Result,
 				w.hold("", ledger.RunFinished{Run: run, Outcome: ledger.Failed, Error: short(err)})
 				err = errors.Join(err, w.write(ctx))
 			}
+			s.lost = true // some cards end the channel when they refuse: what comes next opens one
 			return nil, &RunError{Run: run, Done: done, Step: step.Name, Err: err}
 		}
 		done = append(done, step.Name)
@@ -272,12 +273,16 @@ func (plan *Plan) record(run string) []ledger.Data {
 	return append(plan.outcome(run), finished)
 }
 
-// RecordConsent writes a consent to the ledger, which keeps the signed record
-// as it is.
-func (p *Provisioner) RecordConsent(ctx context.Context, s *consent.Signed) error {
-	r := s.Record
-	return p.append(ctx, "", ledger.ConsentRecorded{
-		Consent: r.ID, Service: r.Service, Manifest: hex.EncodeToString(r.Manifest[:]), Method: string(r.Method),
-		Given: r.Given, Until: r.Until, Signed: s.Encode(),
-	})
+// RecordConsent writes consents to the ledger, all or none of them. It keeps the
+// signed records as they are.
+func (p *Provisioner) RecordConsent(ctx context.Context, consents ...*consent.Signed) error {
+	var events []ledger.Data
+	for _, s := range consents {
+		r := s.Record
+		events = append(events, ledger.ConsentRecorded{
+			Consent: r.ID, Service: r.Service, Manifest: hex.EncodeToString(r.Manifest[:]), Method: string(r.Method),
+			Given: r.Given, Until: r.Until, Signed: s.Encode(),
+		})
+	}
+	return p.append(ctx, "", events...)
 }

@@ -33,6 +33,9 @@ type Session struct {
 	lost    bool          // an instance was selected, which ended the channel
 	dirty   bool          // the registry may have changed since it was read
 	seen    []iso7816.AID // Security Domains that were asked for the registry
+	// refused are the authentications that failed, by Security Domain: none is
+	// tried again while the card lies there.
+	refused map[iso7816.AID]error
 	// confirmed is the confirmation counter of the last receipt, -1 before the
 	// first.
 	confirmed int
@@ -58,7 +61,7 @@ func (p *Provisioner) Connect(ctx context.Context) (*Session, error) {
 	if _, err := globalplatform.Select(ctx, plain, issuer.AID); err != nil {
 		return nil, fmt.Errorf("select the security domain %v: %w", issuer.AID, err)
 	}
-	s := &Session{dirty: true, confirmed: -1}
+	s := &Session{dirty: true, refused: map[iso7816.AID]error{}, confirmed: -1}
 	if err := s.identify(ctx, plain); err != nil {
 		return nil, err
 	}
@@ -140,6 +143,9 @@ func (p *Provisioner) regain(ctx context.Context, s *Session, d Domain) error {
 
 // authenticate opens the channel and records the outcome.
 func (p *Provisioner) authenticate(ctx context.Context, s *Session, plain iso7816.Sender, d Domain) error {
+	if err := s.refused[d.AID]; err != nil {
+		return err
+	}
 	failed := 0
 	if p.Ledger != nil {
 		var err error
@@ -164,6 +170,9 @@ func (p *Provisioner) authenticate(ctx context.Context, s *Session, plain iso781
 	// given when the key set has been rotated since.
 	ref := d.Key
 	ref.Version = info.KeyVersion
+	if err := d.Diversification.CheckProtocol(info.Protocol); err != nil {
+		return fmt.Errorf("key set %q: %w", d.Key.Name, err)
+	}
 	set, err := p.Keys.SecurityDomainKeys(ctx, ref, d.Diversification, info.DiversificationData[:])
 	if err != nil {
 		return fmt.Errorf("key set %q: %w", d.Key.Name, err)
@@ -185,6 +194,7 @@ func (p *Provisioner) authenticate(ctx context.Context, s *Session, plain iso781
 		return err
 	case errors.Is(err, scp.ErrCardCryptogram), errors.Is(err, iso7816.ErrAuthentication), errors.Is(err, iso7816.ErrSecurityStatus):
 		err = fmt.Errorf("key set %q, version %d: %w", d.Key.Name, info.KeyVersion, err)
+		s.refused[d.AID] = err
 		if p.Ledger == nil {
 			return err
 		}

@@ -84,6 +84,7 @@ func Run(t *testing.T, cfg Config) {
 		{"KeyVersions", keyVersions},
 		{"Levels", levels},
 		{"LongItems", longItems},
+		{"EveryLength", everyLength},
 		{"ReadBinary", readBinaryRules},
 		{"BadInput", badInput},
 		{"BrokenChannel", brokenChannel},
@@ -784,6 +785,44 @@ func longItems(s *suite) {
 		x.mustPersonalize(c)
 		x.check(c, x.request())
 	})
+}
+
+// everyLength sends commands and asks for answers of every length that their
+// protection leaves, so that a MAC is made over every number of bytes.
+func everyLength(s *suite) {
+	for _, test := range []struct {
+		variant
+		level            scp.Level
+		answer, commands int // greatest lengths of data
+	}{
+		{variant{"type-a", false, 16}, scp.CMACRMAC, 248, 247}, {variant{"type-a", false, 32}, scp.CMACRMAC, 248, 247},
+		{variant{"type-d", false, 16}, scp.Full, 239, 239}, {variant{"type-d", false, 32}, scp.Full, 239, 239},
+	} {
+		s.sub(test.String(), func(s *suite) {
+			x := s.issue(test.variant)
+			c := x.content()
+			c.Items = []applets.Item{{Name: "all", Value: strings.Repeat("y", 300)}}
+			x.mustPersonalize(c)
+			file, err := applets.EncodeItems(c.Items)
+			if err != nil {
+				x.Fatal(err)
+			}
+			session, _ := x.open(test.level)
+			x.want("READ BINARY of EF.ITEMS", session, readFile(2, 0), iso7816.OK)
+			for n := range test.answer + 1 {
+				offset := len(file) - n
+				read := iso7816.Command{CLA: 0x80, INS: applets.InsReadBinary, P1: byte(offset >> 8), P2: byte(offset), Ne: 256}
+				if data := x.want(fmt.Sprintf("READ BINARY of the last %d bytes", n), session, read, iso7816.OK); !bytes.Equal(data, file[offset:]) {
+					x.Errorf("the last %d bytes are % X, want % X", n, data, file[offset:])
+				}
+			}
+			for n := range test.commands {
+				with := readFile(2, 0)
+				with.Data = make([]byte, n+1)
+				x.want(fmt.Sprintf("READ BINARY with %d bytes", n+1), session, with, iso7816.ErrWrongLength)
+			}
+		})
+	}
 }
 
 func readBinaryRules(s *suite) {

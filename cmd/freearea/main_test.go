@@ -123,22 +123,23 @@ func TestScripts(t *testing.T) {
 			return false, fmt.Errorf("unknown condition %q", name)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"counter":    counter,
-			"damage":     damage,
-			"truncate":   truncate,
-			"perm":       perm,
-			"field":      field,
-			"validtrace": validTrace,
-			"lines":      lines,
-			"status":     status,
-			"basecap":    baseCAP,
-			"softtoken":  softToken,
-			"benchcard":  benchCard,
-			"reader":     reader,
-			"freeport":   freePort,
-			"ask":        ask,
-			"hangup":     hangUp,
-			"printed":    printed,
+			"counter":     counter,
+			"damage":      damage,
+			"truncate":    truncate,
+			"perm":        perm,
+			"field":       field,
+			"validtrace":  validTrace,
+			"lines":       lines,
+			"status":      status,
+			"basecap":     baseCAP,
+			"softtoken":   softToken,
+			"oldkeystore": oldKeystore,
+			"benchcard":   benchCard,
+			"reader":      reader,
+			"freeport":    freePort,
+			"ask":         ask,
+			"hangup":      hangUp,
+			"printed":     printed,
 		},
 	})
 }
@@ -309,20 +310,43 @@ func softToken(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 2 {
 		ts.Fatalf("usage: softtoken LABEL VARIABLE")
 	}
+	uri, conf, err := makeToken(ts.MkAbs("."), args[0])
+	ts.Check(err)
+	ts.Setenv("SOFTHSM2_CONF", conf)
+	ts.Setenv(args[1], uri)
+}
+
+// makeToken makes a token in software in the folder tokens of dir, and a
+// configuration of SoftHSM2 that knows it.
+func makeToken(dir, label string) (uri, conf string, err error) {
 	module := softHSM()
 	if module == "" {
-		ts.Fatalf("SoftHSM2 is not there, or this binary is built without cgo")
+		return "", "", errors.New("SoftHSM2 is not there, or this binary is built without cgo")
 	}
-	dir, conf := ts.MkAbs("tokens"), ts.MkAbs("softhsm2.conf")
-	ts.Check(os.MkdirAll(dir, 0o700))
-	ts.Check(os.WriteFile(conf, []byte("directories.tokendir = "+dir+"\nobjectstore.backend = file\nlog.level = ERROR\n"), 0o600))
-	ts.Setenv("SOFTHSM2_CONF", conf)
-	cmd := exec.Command("softhsm2-util", "--init-token", "--free", "--label", args[0], "--pin", tokenPIN, "--so-pin", "security officer")
+	tokens, conf := filepath.Join(dir, "tokens"), filepath.Join(dir, "softhsm2.conf")
+	if err := os.MkdirAll(tokens, 0o700); err != nil {
+		return "", "", err
+	}
+	if err := os.WriteFile(conf, []byte("directories.tokendir = "+tokens+"\nobjectstore.backend = file\nlog.level = ERROR\n"), 0o600); err != nil {
+		return "", "", err
+	}
+	cmd := exec.Command("softhsm2-util", "--init-token", "--free", "--label", label, "--pin", tokenPIN, "--so-pin", "security officer")
 	cmd.Env = append(os.Environ(), "SOFTHSM2_CONF="+conf)
 	if out, err := cmd.CombinedOutput(); err != nil {
-		ts.Fatalf("softhsm2-util: %v: %s", err, out)
+		return "", "", fmt.Errorf("softhsm2-util: %v: %s", err, out)
 	}
-	ts.Setenv(args[1], "pkcs11:token="+args[0]+"?module-path="+module)
+	return "pkcs11:token=" + label + "?module-path=" + module, conf, nil
+}
+
+// oldKeystore is `oldkeystore FILE`: it puts a keystore of the first format
+// there, whose passphrase is "correct horse".
+func oldKeystore(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: oldkeystore FILE")
+	}
+	data, err := os.ReadFile(filepath.Join("..", "..", "keys", "file", "testdata", "python.keys"))
+	ts.Check(err)
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), data, 0o600))
 }
 
 // damage is `damage FILE [OFFSET]`: it changes one byte, in the middle unless

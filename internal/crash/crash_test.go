@@ -480,7 +480,7 @@ func TestLedgerCutShort(t *testing.T) {
 	defer remove(t, s)
 	_, err := s.Complete(t.Context(), 0)
 	must(t, err)
-	path, card := filepath.Join(s.Dir, crash.Ledger), filepath.Join(s.Dir, crash.Card(1))
+	path, card := s.LedgerPath(), filepath.Join(s.Dir, crash.Card(1))
 	whole, err := os.ReadFile(path)
 	must(t, err)
 	before, err := os.ReadFile(card)

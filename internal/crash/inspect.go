@@ -125,7 +125,7 @@ func (s *Site) inspect(ctx context.Context) (found []Finding, records []record, 
 // records reads the ledger. Which card is whose it says itself, by the
 // holder's consent.
 func (s *Site) records(ctx context.Context) (_ []record, err error) {
-	book, err := ledger.Open(ctx, s.path(Ledger), ledger.Options{ReadOnly: true})
+	book, err := ledger.Open(ctx, s.LedgerPath(), ledger.Options{ReadOnly: true})
 	if err != nil {
 		return nil, err
 	}

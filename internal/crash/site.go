@@ -8,6 +8,7 @@ package crash
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -40,6 +41,8 @@ type Site struct {
 	Dir     string
 	Program string // the command, as [Build] left it
 	Holders int
+	// LedgerDir is the directory of the ledger, where that is not Dir.
+	LedgerDir string
 	// manifests are the examples; copies of a site have them in common.
 	manifests string
 }
@@ -98,8 +101,7 @@ func New(ctx context.Context, dir, program string, holders int, now func() time.
 		"staff init clerk --out " + s.path("clerk.operator") + " --new-passphrase-file " + s.path(operatorsOwn),
 	}
 	for i := range holders {
-		lines = append(lines, "emulate new "+s.path(Card(i)),
-			fmt.Sprintf("consent record %s --method paper --reference A-%d --scan %s --out %s", s.manifest(i), i, s.path("form.pdf"), s.path(consentFile(i))))
+		lines = append(lines, "emulate new "+s.path(Card(i)), strings.Join(s.recordConsent(i, s.path(consentFile(i))), " "))
 	}
 	for _, line := range lines {
 		if _, err := s.ask(ctx, now, strings.Fields(line)...); err != nil {
@@ -111,24 +113,29 @@ func New(ctx context.Context, dir, program string, holders int, now func() time.
 
 func (s *Site) path(name string) string { return filepath.Join(s.Dir, name) }
 
+// LedgerPath is the ledger's file.
+func (s *Site) LedgerPath() string { return filepath.Join(cmp.Or(s.LedgerDir, s.Dir), Ledger) }
+
 func (s *Site) manifest(holder int) string {
 	return filepath.Join(s.manifests, serviceOf(holder).id+".toml")
 }
 
-// Copy copies the site as it is into a directory. The manifests stay with
-// the first.
+// Copy copies the site as it is into a directory, with its ledger. The
+// manifests stay with the first.
 func (s *Site) Copy(dir string) (*Site, error) {
-	entries, err := os.ReadDir(s.Dir)
-	if err != nil {
-		return nil, err
-	}
 	files := map[string][]byte{}
-	for _, e := range entries {
-		if !e.Type().IsRegular() {
-			continue
-		}
-		if files[e.Name()], err = os.ReadFile(s.path(e.Name())); err != nil {
+	for _, from := range []string{s.Dir, cmp.Or(s.LedgerDir, s.Dir)} {
+		entries, err := os.ReadDir(from)
+		if err != nil {
 			return nil, err
+		}
+		for _, e := range entries {
+			if !e.Type().IsRegular() {
+				continue
+			}
+			if files[e.Name()], err = os.ReadFile(filepath.Join(from, e.Name())); err != nil {
+				return nil, err
+			}
 		}
 	}
 	return s.Restore(files, dir)
@@ -137,7 +144,7 @@ func (s *Site) Copy(dir string) (*Site, error) {
 // Restore makes a site of the contents of its files, in a directory.
 func (s *Site) Restore(files map[string][]byte, dir string) (*Site, error) {
 	out := *s
-	out.Dir = dir
+	out.Dir, out.LedgerDir = dir, ""
 	for name, data := range files {
 		if err := os.WriteFile(out.path(name), data, 0o600); err != nil {
 			return nil, err
@@ -175,7 +182,7 @@ func (s *Site) askOnce(ctx context.Context, now func() time.Time, args ...string
 
 // global are the flags before a command.
 func (s *Site) global() []string {
-	return []string{"--site", s.path("freearea.toml"), "--passphrase-file", s.path(passphrase)}
+	return []string{"--site", s.path("freearea.toml"), "--ledger", s.LedgerPath(), "--passphrase-file", s.path(passphrase)}
 }
 
 // expiry is that of every card.
@@ -200,6 +207,23 @@ func (s *Site) Issue(ctx context.Context, holder int) (*Command, error) {
 // IssueTo is Issue to a card of one's choice.
 func (s *Site) IssueTo(ctx context.Context, holder int, card string) (*Command, error) {
 	return s.command(ctx, s.issue(holder, card))
+}
+
+// RecordConsent is the command that records another consent to a holder's
+// service, in a new file.
+func (s *Site) RecordConsent(ctx context.Context, holder int, file string) (*Command, error) {
+	return s.command(ctx, s.recordConsent(holder, file))
+}
+
+func (s *Site) recordConsent(holder int, file string) []string {
+	return []string{"consent", "record", s.manifest(holder), "--method", "paper", "--reference", fmt.Sprintf("A-%d", holder),
+		"--scan", s.path("form.pdf"), "--out", file}
+}
+
+// HandOver is the command that hands a holder's service over to its business
+// system, as a file in a directory.
+func (s *Site) HandOver(ctx context.Context, holder int, dir string) (*Command, error) {
+	return s.command(ctx, []string{"handover", s.manifest(holder), "--dir", dir, "--json"})
 }
 
 // Batch is the command that issues to the holders of the first service from a

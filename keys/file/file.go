@@ -595,6 +595,41 @@ func (s *Store) SchemeKey(ctx context.Context, ref keys.Ref, kind keys.Kind) (ke
 	return keys.SchemeKey{Public: &private.PublicKey, Private: private}, nil
 }
 
+// Masters returns an AES key set as it is stored, of a Security Domain or for
+// reading, or as ENC a ledger key, for who splits it into components of several
+// custodians. A retired one is returned when its version is named. The caller
+// erases it. Keys of other kinds answer keys.ErrWrongKind, and the well-known
+// development key, which nobody has to keep, keys.ErrDevelopmentKey.
+func (s *Store) Masters(ctx context.Context, ref keys.Ref) (keys.Entry, keys.Set, error) {
+	if err := ctx.Err(); err != nil {
+		return keys.Entry{}, keys.Set{}, err
+	}
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.keys == nil {
+		return keys.Entry{}, keys.Set{}, ErrClosed
+	}
+	i, err := s.img.find(ref)
+	if err != nil {
+		return keys.Entry{}, keys.Set{}, err
+	}
+	e := &s.img.entries[i]
+	switch {
+	case e.Kind != keys.SecurityDomain && e.Kind != keys.Read && e.Kind != keys.Ledger:
+		return keys.Entry{}, keys.Set{}, fmt.Errorf("%w: %s version %d is of kind %s, and there are components of %s, %s and %s", keys.ErrWrongKind,
+			e.Name, e.Version, e.Kind, keys.SecurityDomain, keys.Read, keys.Ledger)
+	case e.Development:
+		return keys.Entry{}, keys.Set{}, fmt.Errorf("%w: %s version %d", keys.ErrDevelopmentKey, e.Name, e.Version)
+	}
+	secret, err := s.keys.open(e)
+	if err != nil {
+		return keys.Entry{}, keys.Set{}, err
+	}
+	defer clear(secret)
+	set, err := e.set(secret)
+	return e.entry(), set, err
+}
+
 // AddSet adds a given key set, of a Security Domain or for reading. The
 // version is n's, or the set's where n has none. The well-known development key
 // is refused with ErrDevelopmentKey; see AddDevelopment.

@@ -1079,3 +1079,45 @@ func TestFirstVersion(t *testing.T) {
 		t.Errorf("version %d", v)
 	}
 }
+
+// What Masters lets out is what was put in, of the kinds that have components.
+func TestMasters(t *testing.T) {
+	ctx := t.Context()
+	s := create(t)
+	in := keys.Set{}
+	for i, k := range []*keys.Key{&in.ENC, &in.MAC} {
+		*k = must[keys.Key](t)(keys.NewKey(bytes.Repeat([]byte{byte(i + 1)}, 16)))
+	}
+	must[keys.Entry](t)(s.AddSet(ctx, New{Name: "read", Kind: keys.Read}, in))
+	must[keys.Entry](t)(s.AddLedger(ctx, New{Name: "ledger", Kind: keys.Ledger}, in.MAC))
+	must[keys.Entry](t)(s.Generate(ctx, New{Name: "issuer", Kind: keys.IssuerSigning}))
+	must[keys.Entry](t)(s.Generate(ctx, New{Name: "token", Kind: keys.Token}))
+	must[keys.Entry](t)(s.AddDevelopment(ctx, New{Name: "practice", Kind: keys.Read}))
+
+	e, out, err := s.Masters(ctx, keys.Ref{Name: "read"})
+	if err != nil || e.Name != "read" || e.Check != in.Check() || !out.ENC.Equal(in.ENC) || !out.MAC.Equal(in.MAC) || !out.DEK.IsZero() {
+		t.Errorf("%+v, %v, error %v", e, out, err)
+	}
+	out.Erase()
+	if _, out, err = s.Masters(ctx, keys.Ref{Name: "ledger"}); err != nil || !out.ENC.Equal(in.MAC) || len(out.Keys()) != 1 {
+		t.Errorf("%v, error %v", out, err)
+	}
+	for name, want := range map[string]error{"issuer": keys.ErrWrongKind, "token": keys.ErrWrongKind, "practice": keys.ErrDevelopmentKey, "none": keys.ErrNotFound} {
+		_, out, err := s.Masters(ctx, keys.Ref{Name: name})
+		if !errors.Is(err, want) || len(out.Keys()) != 0 {
+			t.Errorf("%s: %v, error %v", name, out, err)
+		}
+	}
+	// A retired one is still on cards: it is kept on sheets, too.
+	must[keys.Entry](t)(s.Retire(ctx, keys.Ref{Name: "read"}))
+	if _, _, err := s.Masters(ctx, keys.Ref{Name: "read"}); !errors.Is(err, keys.ErrNotFound) {
+		t.Errorf("error %v", err)
+	}
+	if _, out, err := s.Masters(ctx, keys.Ref{Name: "read", Version: 1}); err != nil || !out.ENC.Equal(in.ENC) {
+		t.Errorf("%v, error %v", out, err)
+	}
+	s.Close()
+	if _, _, err := s.Masters(ctx, keys.Ref{Name: "ledger"}); !errors.Is(err, ErrClosed) {
+		t.Errorf("error %v", err)
+	}
+}

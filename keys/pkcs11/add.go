@@ -1,12 +1,17 @@
 package pkcs11
 
 import (
+	"bytes"
 	"context"
+	"crypto/aes"
 	"crypto/ed25519"
+	"crypto/subtle"
 	"errors"
 	"fmt"
 	"slices"
+	"sync/atomic"
 
+	"github.com/freearea/freearea/internal/sp800"
 	"github.com/freearea/freearea/keys"
 )
 
@@ -40,7 +45,9 @@ func (s *Store) Generate(ctx context.Context, n New) (keys.Entry, error) {
 
 // AddSet has the token take in a given key set, of a Security Domain or for
 // reading, which then can't be read out of it. What the host knew of it before
-// is not the token's affair. The version is n's, or the set's where n has none.
+// is not the token's affair; what the Store has copied of it is erased. The token
+// then computes with the keys, and ErrToken is the answer when they are not those
+// it was given: none is left. The version is n's, or the set's where n has none.
 // The well-known development key is refused with keys.ErrDevelopmentKey; see
 // AddDevelopment. A token that takes no keys in answers ErrToken.
 func (s *Store) AddSet(ctx context.Context, n New, set keys.Set) (keys.Entry, error) {
@@ -74,21 +81,81 @@ func (s *Store) AddLedger(ctx context.Context, n New, key keys.Key) (keys.Entry,
 	return s.addAES(ctx, n, map[keys.Purpose]keys.Key{0: key})
 }
 
-func (s *Store) addAES(ctx context.Context, n New, given map[keys.Purpose]keys.Key) (keys.Entry, error) {
-	own := make(map[keys.Purpose][]byte) // the caller may be gone before the token is done
-	for p, k := range given {
-		own[p] = slices.Clone(k.Bytes())
+func (s *Store) addAES(ctx context.Context, n New, parts map[keys.Purpose]keys.Key) (keys.Entry, error) {
+	own := &given{parts: make(map[keys.Purpose][]byte)}
+	for p, k := range parts {
+		own.parts[p] = slices.Clone(k.Bytes())
 	}
-	return s.add(ctx, n, func(session uint, t templates) error {
-		defer func() {
-			for _, b := range own {
-				clear(b)
-			}
-		}()
+	return s.addGiven(ctx, n, own, func(session uint, t templates) error {
 		return s.makeSet(session, n.Kind, func(p keys.Purpose) (uint, error) {
-			return s.lib.createObject(session, append(t.aes(p), attribute{ckaValue, own[p]}))
+			o, err := s.lib.createObject(session, append(t.aes(p), attribute{ckaValue, own.parts[p]}))
+			if err != nil {
+				return 0, err
+			}
+			if err := s.same(session, o, own.parts[p]); err != nil {
+				return 0, errors.Join(err, s.lib.destroy(session, o))
+			}
+			return o, nil
 		})
 	})
+}
+
+// same has the token compute with an AES key that it took in, and compares:
+// what it holds must be what it was given.
+func (s *Store) same(session, object uint, value []byte) error {
+	block, err := aes.NewCipher(value)
+	if err != nil {
+		return err
+	}
+	message := bytes.Repeat([]byte{1}, aes.BlockSize) // the key check value's
+	want := make([]byte, aes.BlockSize)
+	var got []byte
+	if s.mechanisms[ckmAESECB]&ckfEncrypt != 0 {
+		block.Encrypt(want, message)
+		got, err = s.lib.encrypt(session, ckmAESECB, object, message)
+	} else if err = s.need(ckmAESCMAC, ckfSign, "CKM_AES_CMAC", "show which key it has taken in"); err == nil {
+		var mac [16]byte
+		if mac, err = sp800.Sum(value, message); err == nil {
+			want = mac[:]
+			got, err = s.lib.sign(session, ckmAESCMAC, object, message)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("key check value: %w", err)
+	}
+	if subtle.ConstantTimeCompare(got, want) != 1 {
+		return fmt.Errorf("%w: it computes with another key than it was given", ErrToken)
+	}
+	return nil
+}
+
+// given is key material in copies of the Store's own: who gave it may be gone,
+// and have erased his, before the token is done. The operation that uses it
+// erases it, or addGiven when that never came to it.
+type given struct {
+	parts map[keys.Purpose][]byte
+	taken atomic.Bool
+}
+
+func (g *given) erase() {
+	for _, b := range g.parts {
+		clear(b)
+	}
+}
+
+// addGiven is add for key material, which is erased in every case.
+func (s *Store) addGiven(ctx context.Context, n New, g *given, make func(session uint, t templates) error) (keys.Entry, error) {
+	e, err := s.add(ctx, n, func(session uint, t templates) error {
+		if !g.taken.CompareAndSwap(false, true) {
+			return context.Canceled // nobody waits for it
+		}
+		defer g.erase()
+		return make(session, t)
+	})
+	if g.taken.CompareAndSwap(false, true) {
+		g.erase()
+	}
+	return e, err
 }
 
 // AddSigning has the token take in a given Ed25519 key, as AddSet does a set.
@@ -98,8 +165,8 @@ func (s *Store) AddSigning(ctx context.Context, n New, private ed25519.PrivateKe
 	}
 	n.Algorithm = keys.Ed25519
 	seed, point := private.Seed(), publicPointDER(private[ed25519.SeedSize:])
-	return s.add(ctx, n, func(session uint, t templates) error {
-		defer clear(seed)
+	own := &given{parts: map[keys.Purpose][]byte{0: seed}}
+	return s.addGiven(ctx, n, own, func(session uint, t templates) error {
 		return t.curves(func(curve attribute) error {
 			// The private half first: without it the other would be a whole key.
 			o, err := s.lib.createObject(session, append(kept(t.common(ckoPrivateKey, ckkECEdwards, 0)), curve, attribute{ckaValue, seed}))
@@ -174,10 +241,15 @@ func (s *Store) add(ctx context.Context, n New, make func(session uint, t templa
 			return keys.Entry{}, fmt.Errorf("making key %s version %d: %w", n.Name, n.Version, err)
 		}
 		k, err := s.find(session, keys.Ref{Name: n.Name, Version: n.Version})
-		if err == nil {
-			err = k.usable()
-		}
 		if err != nil {
+			return keys.Entry{}, err
+		}
+		if err := k.usable(); err != nil {
+			// A token that keeps its keys otherwise than it was asked to, so
+			// that they could be read, does not keep this one.
+			for _, o := range k.objects() {
+				s.lib.destroy(session, o.handle)
+			}
 			return keys.Entry{}, err
 		}
 		return s.entry(session, k)

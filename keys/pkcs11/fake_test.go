@@ -3,6 +3,8 @@ package pkcs11
 import (
 	"bytes"
 	"context"
+	"crypto/aes"
+	"crypto/ed25519"
 	"encoding/binary"
 	"errors"
 	"slices"
@@ -33,8 +35,19 @@ type fakeToken struct {
 	made      []keys.Purpose
 	full      int // the key for which it has no room
 	destroyed []uint
+	created   map[uint]fakeObject
+	given     [][]byte      // values of keys, as createObject got them and not copied
+	garbles   bool          // keeps another key than it is given
+	readable  bool          // keeps every key so that it can be read
 	hang      chan struct{} // sign waits for it
 	began     chan struct{}
+}
+
+// fakeObject is one that was made by createObject.
+type fakeObject struct {
+	label string
+	id    objectID
+	value []byte
 }
 
 var fakeKey = []byte("0123456789abcdef")
@@ -46,7 +59,7 @@ var fakeObjects = []objectID{
 }
 
 func newFake() *fakeToken {
-	return &fakeToken{flags: ckfTokenInitialized | ckfUserPINInitialized, sessions: map[uint]bool{}}
+	return &fakeToken{flags: ckfTokenInitialized | ckfUserPINInitialized, sessions: map[uint]bool{}, created: map[uint]fakeObject{}}
 }
 
 func (f *fakeToken) info() (libraryInfo, error)               { return libraryInfo{"maker", "library", 2, 40}, nil }
@@ -54,8 +67,28 @@ func (f *fakeToken) slots() ([]uint, error)                   { return []uint{1}
 func (f *fakeToken) slotInfo(uint) (slotInfo, error)          { return slotInfo{}, nil }
 func (f *fakeToken) release()                                 { f.released++ }
 func (f *fakeToken) setAttribute(uint, uint, attribute) error { return f.fail }
+
 func (f *fakeToken) createObject(_ uint, template []attribute) (uint, error) {
-	return f.generateKey(0, 0, template)
+	handle, err := f.generateKey(0, 0, template)
+	var o fakeObject
+	for _, a := range template {
+		switch a.typ {
+		case ckaLabel:
+			o.label = a.value.(string)
+		case ckaID:
+			o.id, _ = parseID(a.value.([]byte))
+		case ckaValue:
+			f.given = append(f.given, a.value.([]byte))
+			o.value = slices.Clone(a.value.([]byte))
+		}
+	}
+	if f.garbles {
+		o.value[0] ^= 1
+	}
+	if err == nil {
+		f.created[handle] = o
+	}
+	return handle, err
 }
 
 func (f *fakeToken) tokenInfo(uint) (tokenInfo, error) {
@@ -115,10 +148,18 @@ func (f *fakeToken) find(_ uint, template []attribute) (out []uint, err error) {
 			return nil, f.fail
 		}
 	}
-	for i, id := range fakeObjects {
-		for _, a := range template {
-			if a.typ == ckaLabel && a.value == string(id.kind) {
+	for _, a := range template {
+		if a.typ != ckaLabel {
+			continue
+		}
+		for i, id := range fakeObjects {
+			if a.value == string(id.kind) {
 				out = append(out, uint(i))
+			}
+		}
+		for handle, o := range f.created {
+			if a.value == o.label {
+				out = append(out, handle)
 			}
 		}
 	}
@@ -127,11 +168,15 @@ func (f *fakeToken) find(_ uint, template []attribute) (out []uint, err error) {
 
 func (f *fakeToken) attribute(_, object, typ uint) ([]byte, error) {
 	number := func(n uint64) []byte { return binary.NativeEndian.AppendUint64(nil, n) }
+	o, made := f.created[object]
+	if !made {
+		o = fakeObject{string(fakeObjects[object].kind), fakeObjects[object], fakeKey}
+	}
 	switch typ {
 	case ckaID:
-		return fakeObjects[object].bytes(), f.fail
+		return o.id.bytes(), f.fail
 	case ckaLabel:
-		return []byte(fakeObjects[object].kind), f.fail
+		return []byte(o.label), f.fail
 	case ckaKeyType:
 		return number(ckkAES), f.fail
 	case ckaValueLen:
@@ -139,13 +184,19 @@ func (f *fakeToken) attribute(_, object, typ uint) ([]byte, error) {
 	case ckaSensitive, ckaSign:
 		return []byte{1}, f.fail
 	case ckaExtractable:
+		if f.readable {
+			return []byte{1}, f.fail
+		}
 		return []byte{0}, f.fail
+	case ckaEncrypt:
+		return []byte{1}, f.fail
 	}
 	return nil, ckrAttributeTypeInvalid
 }
 
 func (f *fakeToken) destroy(_, object uint) error {
 	f.destroyed = append(f.destroyed, object)
+	delete(f.created, object)
 	return f.fail
 }
 
@@ -166,19 +217,35 @@ func (f *fakeToken) generateKeyPair(uint, uint, []attribute, []attribute) (uint,
 	return 0, 0, f.fail
 }
 
-func (f *fakeToken) sign(_, _, _ uint, message []byte) ([]byte, error) {
+// value is that of an AES key.
+func (f *fakeToken) value(object uint) []byte {
+	if o, ok := f.created[object]; ok {
+		return o.value
+	}
+	return fakeKey
+}
+
+func (f *fakeToken) sign(_, _, object uint, message []byte) ([]byte, error) {
 	if f.hang != nil {
 		f.began <- struct{}{}
 		<-f.hang
 	}
-	mac, err := sp800.Sum(fakeKey, message)
+	mac, err := sp800.Sum(f.value(object), message)
 	if err == nil {
 		err = f.fail
 	}
 	return mac[:], err
 }
 
-func (f *fakeToken) encrypt(_, _, _ uint, data []byte) ([]byte, error) { return data, f.fail }
+func (f *fakeToken) encrypt(_, _, object uint, data []byte) ([]byte, error) {
+	out := make([]byte, len(data))
+	block, err := aes.NewCipher(f.value(object))
+	if err != nil {
+		return nil, err
+	}
+	block.Encrypt(out, data)
+	return out, f.fail
+}
 
 func openFake(t *testing.T, f *fakeToken, o Options) (*Store, error) {
 	t.Helper()
@@ -347,6 +414,84 @@ func TestFailedGeneration(t *testing.T) {
 	}
 	if want := []uint{101, 102}; !slices.Equal(f.destroyed, want) {
 		t.Errorf("took away %v, want %v", f.destroyed, want)
+	}
+}
+
+// A key that is taken in is compared by computing with it in the token; one that
+// is not the same, or can be read there, is taken away again. Whatever comes of
+// it, the copy that was made of the key is erased.
+func TestTakenIn(t *testing.T) {
+	set := func() keys.Set {
+		var set keys.Set
+		for i, k := range []*keys.Key{&set.ENC, &set.MAC, &set.DEK} {
+			*k, _ = keys.NewKey(bytes.Repeat([]byte{byte(i + 1)}, 16))
+		}
+		return set
+	}
+	for _, tt := range []struct {
+		name  string
+		f     func(*fakeToken)
+		want  error
+		left  int
+		given int // keys that the token got to see
+	}{
+		{"whole", func(*fakeToken) {}, nil, 3, 3},
+		{"by CMAC", func(f *fakeToken) { f.missing = ckmAESECB }, nil, 3, 3},
+		{"another key", func(f *fakeToken) { f.garbles = true }, ErrToken, 0, 1},
+		{"another key, by CMAC", func(f *fakeToken) { f.garbles, f.missing = true, ckmAESECB }, ErrToken, 0, 1},
+		{"can be read", func(f *fakeToken) { f.readable = true }, ErrExposed, 0, 3},
+		{"no room", func(f *fakeToken) { f.full = 3 }, ErrToken, 0, 3},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			f := newFake()
+			tt.f(f)
+			s := mustOpen(t, f)
+			defer s.Close()
+			given := set()
+			e, err := s.AddSet(t.Context(), New{Name: "sd", Kind: keys.SecurityDomain}, given)
+			if !errors.Is(err, tt.want) || err == nil && f.missing == 0 && e.Check != given.Check() {
+				t.Errorf("%+v, error %v, want %v", e, err, tt.want)
+			}
+			if len(f.created) != tt.left || len(f.given) != tt.given {
+				t.Errorf("%d keys left, %d given", len(f.created), len(f.given))
+			}
+			for _, b := range f.given {
+				if !bytes.Equal(b, make([]byte, 16)) {
+					t.Errorf("not erased: %x", b)
+				}
+			}
+		})
+	}
+	// The token never comes to it.
+	f := newFake()
+	s := mustOpen(t, f)
+	defer s.Close()
+	own := &given{parts: map[keys.Purpose][]byte{0: []byte("0123456789abcdef")}}
+	_, err := s.addGiven(t.Context(), New{Name: "ledger", Kind: keys.Ledger, Algorithm: keys.AES128, Version: 1}, own, func(uint, templates) error {
+		t.Error("made")
+		return nil
+	})
+	if !errors.Is(err, keys.ErrExists) || !bytes.Equal(own.parts[0], make([]byte, 16)) {
+		t.Errorf("error %v, the key is %q", err, own.parts[0])
+	}
+	// It comes to it when nobody waits any more: the key is gone.
+	own = &given{parts: map[keys.Purpose][]byte{0: []byte("0123456789abcdef")}}
+	own.taken.Store(true)
+	if _, err := s.addGiven(t.Context(), New{Name: "late", Kind: keys.Ledger, Algorithm: keys.AES128}, own, func(uint, templates) error {
+		t.Error("made")
+		return nil
+	}); !errors.Is(err, context.Canceled) {
+		t.Errorf("error %v", err)
+	}
+	// A signing key's seed.
+	_, private, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.given = nil
+	s.AddSigning(t.Context(), New{Name: "issuer", Kind: keys.IssuerSigning}, private) // the fake shows no such keys
+	if len(f.given) == 0 || !bytes.Equal(f.given[0], make([]byte, 32)) {
+		t.Errorf("%x", f.given)
 	}
 }
 

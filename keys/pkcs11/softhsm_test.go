@@ -881,6 +881,18 @@ func TestGivenKeys(t *testing.T) {
 		if err == nil && len(got[0].Value) > 0 {
 			t.Errorf("object %d gives its value away", o)
 		}
+		want := []*binding.Attribute{
+			binding.NewAttribute(binding.CKA_TOKEN, true), binding.NewAttribute(binding.CKA_PRIVATE, true),
+			binding.NewAttribute(binding.CKA_SENSITIVE, true), binding.NewAttribute(binding.CKA_EXTRACTABLE, false),
+		}
+		if class, err := r.ctx.GetAttributeValue(r.session, o, []*binding.Attribute{binding.NewAttribute(binding.CKA_CLASS, nil)}); err != nil || class[0].Value[0] == binding.CKO_PUBLIC_KEY {
+			continue
+		}
+		for _, a := range want {
+			if got, err := r.ctx.GetAttributeValue(r.session, o, []*binding.Attribute{binding.NewAttribute(a.Type, nil)}); err != nil || !bytes.Equal(got[0].Value, a.Value) {
+				t.Errorf("object %d: attribute %#x is %v, error %v", o, a.Type, got, err)
+			}
+		}
 	}
 	if _, err := s.SchemeKey(ctx, keys.Ref{Name: "token"}, keys.Token); !errors.Is(err, keys.ErrWrongKind) {
 		t.Errorf("error %v", err)

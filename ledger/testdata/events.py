@@ -63,7 +63,7 @@ EVENTS = [
     ("id-carried", {"service": "library", "id": commit("L-000001"), "from": "c-1", "consent": "c-4", "id_digest": DIGEST}),
     ("key-kept", dict(service="library", card=CARD, run="r-8", key_version=1, until="2027-03-31")),
     ("pin-reset", dict(service="library", card=CARD, run="r-9")),
-    ("handover-prepared", dict(batch="b-1", service="library", after=0, through=40, rows=2, format="csv", digest="ab" * 32)),
+    ("handover-prepared", dict(batch="b-1", service="library", after=0, through=40, rows=2, format="csv", digest=commit("ab" * 32))),
     ("handed-over", dict(batch="b-1", service="library", to="library-000000000040.csv")),
     ("operator-added", dict(operator="op-8", role="key-custodian", key=b(*range(32)))),
     ("operator-withdrawn", dict(operator="op-8")),

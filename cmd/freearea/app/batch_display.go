@@ -24,6 +24,7 @@ type display struct {
 	lines io.Writer     // for people
 	bars  *mpb.Progress // nil without a terminal
 
+	before map[batch.EventKind]*mpb.Bar // of what comes before the cards
 	whole  *mpb.Bar
 	slots  map[string]*slotBar
 	mu     sync.Mutex // of what the bars read: totals, and the slots' texts
@@ -37,7 +38,7 @@ type slotBar struct {
 }
 
 func (p *program) batchDisplay(c *cli.Context) *display {
-	d := &display{p: p, lines: p.Stdout, slots: map[string]*slotBar{}}
+	d := &display{p: p, lines: p.Stdout, slots: map[string]*slotBar{}, before: map[batch.EventKind]*mpb.Bar{}}
 	if c.Bool("json") {
 		d.json = json.NewEncoder(p.Stdout)
 	} else if f, ok := isTerminal(p.Stderr); ok {
@@ -98,9 +99,16 @@ func (d *display) event(e batch.Event) {
 		}
 		return
 	}
+	if e.Kind == batch.Checking || e.Kind == batch.Recording {
+		d.prepare(e)
+		return
+	}
 	row := d.p.lang.T(msg.Of("line %d", "%d行目"), e.Line)
 	if e.Reference != "" {
 		row += " (" + e.Reference + ")"
+	}
+	if e.Line == 0 {
+		row = d.p.lang.T(msg.Of("no row", "行なし"))
 	}
 	switch e.Kind {
 	case batch.Done:
@@ -108,13 +116,33 @@ func (d *display) event(e batch.Event) {
 			e.Slot, row, e.Row.ID, e.Row.IssueNumber)
 	case batch.Recognised:
 		d.say(msg.Of("%s: issued already: %s; take the card away", "%s: 発行済みのカードです: %s。カードを取ってください"), e.Slot, row)
+	case batch.Wiped:
+		d.say(msg.Of("%s: erased: %s, which was revoked: %s; leave the card", "%s: 消去しました: 失効済みの %s: %s。カードはそのまま置いてください"), e.Slot, e.Service, row)
+	case batch.NotWiped:
+		d.say(msg.Of("%s: not erased: %s, which was revoked: %s: %s", "%s: 消去できません: 失効済みの %s: %s: %s"), e.Slot, e.Service, row, oneLine(d.p.explain(e.Err)))
 	case batch.Refused:
-		if e.Line == 0 {
-			row = d.p.lang.T(msg.Of("no row", "行なし"))
-		}
 		d.say(msg.Of("%s: not issued: %s: %s", "%s: 発行できません: %s: %s"), e.Slot, row, oneLine(d.p.explain(e.Err)))
 	}
 	d.show(e, row)
+}
+
+// prepare shows how far what comes before the cards is: of a long list it takes
+// minutes.
+func (d *display) prepare(e batch.Event) {
+	if d.bars == nil {
+		return
+	}
+	bar := d.before[e.Kind]
+	if bar == nil {
+		name := msg.Of("checking the list ", "リストを検査中 ")
+		if e.Kind == batch.Recording {
+			name = msg.Of("recording consents ", "同意を記録中 ")
+		}
+		bar = d.bars.AddBar(int64(e.Progress.Total), mpb.BarRemoveOnComplete(),
+			mpb.PrependDecorators(decor.Name(d.p.lang.T(name)), decor.CountersNoUnit("%d/%d ")))
+		d.before[e.Kind] = bar
+	}
+	bar.SetCurrent(int64(e.Progress.Commands))
 }
 
 // show brings the bars up to date.
@@ -146,7 +174,7 @@ func (d *display) show(e batch.Event, row string) {
 		return
 	case batch.Presented:
 		text = d.p.lang.T(msg.Of("card found", "カード確認中"))
-	case batch.Matched:
+	case batch.Matched, batch.Wiped, batch.NotWiped:
 		text = row
 	case batch.Progress:
 		of = int64(n.Steps) * step
@@ -155,7 +183,11 @@ func (d *display) show(e batch.Event, row string) {
 			done += int64(n.Commands * step / n.Total)
 		}
 		done = min(done, of-1) // a full bar can't be used again
-		text = row + " " + d.p.lang.T(stepText(provisioner.StepName(n.Name)))
+		text = row
+		if e.Service != "" {
+			text = d.p.lang.T(msg.Of("erasing %s:", "%s を消去中:"), e.Service)
+		}
+		text += " " + d.p.lang.T(stepText(provisioner.StepName(n.Name)))
 	case batch.Done, batch.Recognised, batch.Refused:
 		text = d.p.lang.T(msg.Of("take the card away", "カードを取ってください"))
 	default:
@@ -182,6 +214,9 @@ func (d *display) stopping() {
 func (d *display) end() {
 	if d.bars == nil {
 		return
+	}
+	for _, bar := range d.before {
+		bar.Abort(true)
 	}
 	for _, s := range d.slots {
 		if s.bar != nil {

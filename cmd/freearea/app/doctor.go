@@ -14,6 +14,7 @@ import (
 	"github.com/freearea/freearea/emulator"
 	"github.com/freearea/freearea/keys"
 	"github.com/freearea/freearea/keys/file"
+	"github.com/freearea/freearea/ledger"
 	"github.com/freearea/freearea/pcsc"
 )
 
@@ -206,7 +207,7 @@ func (p *program) checkKeystore(ctx context.Context) finding {
 
 func (p *program) checkLedger(ctx context.Context) finding {
 	f := finding{Check: "ledger", Thing: p.site.Ledger}
-	book, err := p.openLedger(ctx)
+	book, err := p.openToAsk(ctx, ledger.Options{}) // whether it can be written, too
 	if err == nil {
 		err = errors.Join(book.Check(ctx), book.Close())
 	}
@@ -214,6 +215,8 @@ func (p *program) checkLedger(ctx context.Context) finding {
 	case err == nil:
 		f.Code, f.OK, f.what = "ok", true, msg.Of("is whole", "正常です")
 		return f
+	case errors.Is(err, fs.ErrNotExist) && p.sawLedger():
+		f.Code, f.what, f.todo = "missing", msg.Of("is missing", "ありません"), noLedger
 	case errors.Is(err, fs.ErrNotExist):
 		f.Code, f.OK, f.what = "missing", true, msg.Of("none yet: `freearea staff init` makes it", "まだありません(`freearea staff init` で作成します)")
 		return f

@@ -100,6 +100,9 @@ func (p *program) emulateNew(c *cli.Context) (err error) {
 	if _, err := io.ReadFull(p.Rand, cfg.DiversificationData[:]); err != nil {
 		return err
 	}
+	if err := p.site.Keys.Diversification.CheckProtocol(cfg.SecureChannel.Number); err != nil {
+		return err
+	}
 	if cfg.Keys, err = store.SecurityDomainKeys(ctx, keys.Ref{Name: name}, p.site.Keys.Diversification, cfg.DiversificationData[:]); err != nil {
 		return fmt.Errorf("key set %q: %w", name, err)
 	}

@@ -37,8 +37,8 @@ func (p *program) issueBatchCommand() *cli.Command {
 		Usage:     t(msg.Of("issue a service to the cards of a list, in any number of slots at once", "リストに従い、複数のスロットで同時にサービスを発行する")),
 		ArgsUsage: "MANIFEST LIST.csv",
 		Description: t(msg.Of(
-			"A card that is presented gets the row that names its CIN, or else the next row. Ctrl-C finishes the cards under way; the same command goes on where it stopped. docs/operations.md says what a list holds.",
-			"置かれたカードには、そのCINを指定した行、なければ次の行を発行します。Ctrl-C で処理中のカードを終えて停止し、同じコマンドで続きから再開します。リストの内容は docs/operations.md にあります。")),
+			"A card that is presented gets the row that names its CIN, or else the next row. What was revoked while the card was elsewhere is erased first. Ctrl-C finishes the cards under way; the same command goes on where it stopped. docs/operations.md says what a list holds.",
+			"置かれたカードには、そのCINを指定した行、なければ次の行を発行します。カードがないまま失効させたサービスは、先に消去します。Ctrl-C で処理中のカードを終えて停止し、同じコマンドで続きから再開します。リストの内容は docs/operations.md にあります。")),
 		Flags: []cli.Flag{
 			&cli.StringSliceFlag{Name: "card", Usage: t(msg.Of(
 				"slots to use: `pcsc:NAME`, or pcsc: for all; or image:FILE; repeat for each",
@@ -74,11 +74,25 @@ func (p *program) issueBatch(c *cli.Context) (err error) {
 			return usagef(msg.Of("--card-expiry %s: a date like 2030-03-31 is expected", "--card-expiry %s: 2030-03-31 のような日付を指定してください"), s)
 		}
 	}
+	if o.Manifests, err = p.siteManifests(); err != nil {
+		return err
+	}
 	path := c.Args().Get(1)
 	o.Dir = filepath.Dir(path)
-	list, err := p.readList(c, path, m)
+	list, faulty, err := p.readList(c, path, m)
 	if err != nil {
 		return err
+	}
+	// The list's own faults are told with those that its files and the ledger
+	// show, or with what keeps those from being looked at.
+	checked := false
+	defer func() {
+		if !checked {
+			err = errors.Join(p.listFaults(m, faulty), err)
+		}
+	}()
+	if list == nil {
+		return nil
 	}
 	report, err := reportName(c, path, o.Now())
 	if err != nil {
@@ -107,7 +121,7 @@ func (p *program) issueBatch(c *cli.Context) (err error) {
 	}
 	show := p.batchDisplay(c)
 	o.Observe = show.event
-	if !c.Bool("dry-run") {
+	if !c.Bool("dry-run") && faulty == nil {
 		var closeSource func() error
 		if o.Source, o.Slots, closeSource, err = p.batchSource(c); err != nil {
 			return err
@@ -115,7 +129,9 @@ func (p *program) issueBatch(c *cli.Context) (err error) {
 		defer closing(&err, closeSource)
 	}
 	b, err := batch.New(ctx, list, o)
+	checked = true
 	if err != nil {
+		show.end()
 		return p.listFaults(m, err)
 	}
 	show.start(list, b.Totals())
@@ -139,23 +155,26 @@ func (p *program) issueBatch(c *cli.Context) (err error) {
 	return p.batchEnd(c, report, done)
 }
 
-// readList reads and checks a list without keystore and ledger.
-func (p *program) readList(c *cli.Context, path string, m *manifest.Manifest) (*batch.List, error) {
+// readList reads and checks a list without keystore and ledger. A list that is
+// at fault can be checked further, unless it is nil.
+func (p *program) readList(c *cli.Context, path string, m *manifest.Manifest) (list *batch.List, faulty batch.Faults, err error) {
 	encoding := batch.Encoding(strings.ToLower(c.String("encoding")))
 	if encoding != "" && encoding != batch.UTF8 && encoding != batch.ShiftJIS {
-		return nil, usagef(msg.Of("--encoding %s: utf-8 or shift_jis", "--encoding %s: utf-8 または shift_jis を指定してください"), encoding)
+		return nil, nil, usagef(msg.Of("--encoding %s: utf-8 or shift_jis", "--encoding %s: utf-8 または shift_jis を指定してください"), encoding)
 	}
 	f, err := os.Open(path)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer f.Close()
 	data, err := io.ReadAll(io.LimitReader(f, batch.MaxSize+1))
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	list, err := batch.Parse(path, data, m, encoding)
-	return list, p.listFaults(m, err)
+	if list, err = batch.Parse(path, data, m, encoding); errors.As(err, &faulty) {
+		err = nil
+	}
+	return list, faulty, err
 }
 
 // reportName is where the reports go, without their endings. Both must be new:
@@ -197,7 +216,8 @@ func (p *program) writeReport(name string, r *batch.Report) error {
 	return durable.SyncDirectory(filepath.Dir(name))
 }
 
-// batchEnd says what has come of it. Rows that are left make the exit status 1.
+// batchEnd says what has come of it. Rows that are left, and what was revoked and
+// could not be erased, make the exit status 1.
 func (p *program) batchEnd(c *cli.Context, report string, r *batch.Report) error {
 	t := r.Totals
 	if c.Bool("json") {
@@ -207,17 +227,32 @@ func (p *program) batchEnd(c *cli.Context, report string, r *batch.Report) error
 	} else {
 		p.printf(msg.Of("issued: %d of %d rows (now %d, before %d, by other processes %d)", "発行済み: %[2]d 行中 %[1]d 行(今回 %[3]d、以前 %[4]d、他のプロセス %[5]d)"),
 			t.Issued+t.Before+t.Beside, t.Rows, t.Issued, t.Before, t.Beside)
+		if t.Wiped+t.NotWiped > 0 {
+			p.printf(msg.Of("revoked services found on cards: %d erased, %d still there", "カードに残っていた失効済みサービス: 消去 %d、未消去 %d"), t.Wiped, t.NotWiped)
+		}
 		p.printf(msg.Of("report: %s.csv, %s.json", "報告書: %s.csv、%s.json"), report, report)
 	}
-	left := t.Open + t.Unfinished + t.Refused
-	if left == 0 {
-		return nil
+	var all []error
+	if left := t.Open + t.Unfinished + t.Refused; left > 0 {
+		all = append(all, &spoken{
+			text: msg.Of("rows not issued: %d (%d refused, %d unfinished on their cards, %d without a card)",
+				"未発行の行: %d(拒否 %d、カード上で未完了 %d、カード待ち %d)"), args: []any{left, t.Refused, t.Unfinished, t.Open},
+			hint: msg.Of("the report says why; run the same command again: it goes on where it stopped, an unfinished card in any slot",
+				"理由は報告書にあります。同じコマンドをもう一度実行すると続きから再開します。未完了のカードはどのスロットに置いてもかまいません")})
 	}
-	return &spoken{
-		text: msg.Of("rows not issued: %d (%d refused, %d unfinished on their cards, %d without a card)",
-			"未発行の行: %d(拒否 %d、カード上で未完了 %d、カード待ち %d)"), args: []any{left, t.Refused, t.Unfinished, t.Open},
-		hint: msg.Of("the report says why; run the same command again: it goes on where it stopped, an unfinished card in any slot",
-			"理由は報告書にあります。同じコマンドをもう一度実行すると続きから再開します。未完了のカードはどのスロットに置いてもかまいません")}
+	failed := 0
+	for _, w := range r.Wipes {
+		if w.Failed() {
+			failed++
+		}
+	}
+	if failed > 0 {
+		all = append(all, &spoken{
+			text: msg.Of("revoked services that could not be erased from their cards: %d", "カードから消去できなかった失効済みサービス: %d"), args: []any{failed},
+			hint: msg.Of("the report says which and why; with such a card `freearea withdraw` finishes it, or any command that sees the card",
+				"対象と理由は報告書にあります。そのカードで `freearea withdraw` を実行するか、次にカードを使うコマンドが消去を完了します")})
+	}
+	return errors.Join(all...)
 }
 
 // batchSource opens what --card names: slots of PC/SC, or images, each in a slot
@@ -305,7 +340,7 @@ func (s presentedOnce) Events(ctx context.Context) iter.Seq2[iso7816.Event, erro
 // listFaults words the faults of a list; another error stays as it is.
 func (p *program) listFaults(m *manifest.Manifest, err error) error {
 	var faults batch.Faults
-	if !errors.As(err, &faults) {
+	if !errors.As(err, &faults) || len(faults) == 0 {
 		return err
 	}
 	needed, possible := batch.Columns(m)
@@ -332,8 +367,14 @@ func (p *program) listFaults(m *manifest.Manifest, err error) error {
 		}
 		all = append(all, &spoken{text: msg.Text{EN: "%s: %s", JA: "%s: %s"}, args: []any{f.Place(), text}, hint: hint, hintArgs: args})
 	}
+	if len(all) > manyFaults { // the first have left the screen
+		all = append(all, &spoken{
+			text: msg.Of("faults in the list: %d; no card was used", "リストの誤り: %d 件。カードは使っていません"), args: []any{len(all)}})
+	}
 	return errors.Join(all...)
 }
+
+const manyFaults = 20
 
 // problemTexts words what only lists have.
 var problemTexts = map[batch.Problem]struct {
@@ -348,6 +389,7 @@ var problemTexts = map[batch.Problem]struct {
 		hint: msg.Of("say which with --encoding", "--encoding で指定してください")},
 	batch.ProblemEmpty:       {text: msg.Of("there is no row", "行がありません"), hint: listHint},
 	batch.ProblemQuotes:      {text: msg.Of("the quotes are wrong", "引用符の使い方が正しくありません"), hint: msg.Of("a quote within quotes is doubled: \"\"", "引用符の中の引用符は \"\" と2つ重ねてください")},
+	batch.ProblemOpenQuote:   {text: msg.Of("a quote is opened and not closed", "引用符が閉じられていません"), hint: msg.Of("a cell has no line breaks; a quote within quotes is doubled: \"\"", "セルの中で改行は使えません。引用符の中の引用符は \"\" と2つ重ねてください")},
 	batch.ProblemCells:       {text: msg.Of("the row has another number of cells than the header", "列の数が見出しと異なります"), hint: listHint},
 	batch.ProblemColumn:      {text: msg.Of("the column is unknown", "不明な列です"), hint: columnsHint, columns: true},
 	batch.ProblemTwice:       {text: msg.Of("the column stands there twice", "同じ列が2つあります"), hint: columnsHint, columns: true},

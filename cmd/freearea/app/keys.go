@@ -164,7 +164,13 @@ func (p *program) keysAdd(c *cli.Context) (err error) {
 	if sources > 1 {
 		return usagef(msg.Of("only one of --set-file, --public and --development-key", "--set-file、--public、--development-key は1つだけ指定できます"))
 	}
-	if err := p.mayManageKeys(c); err != nil {
+	// A key that somebody knows outside comes in, as by `keys import`.
+	given := c.IsSet("set-file") || c.IsSet("public")
+	may := p.mayManageKeys
+	if given {
+		may = p.mayExchangeKeys
+	}
+	if err := may(c); err != nil {
 		return err
 	}
 	store, err := p.openKeystore(c.Context, c)
@@ -172,6 +178,16 @@ func (p *program) keysAdd(c *cli.Context) (err error) {
 		return err
 	}
 	defer closing(&err, store.Close)
+	if given {
+		if err := free(c.Context, store, n); err != nil {
+			return err
+		}
+	}
+	record := func(check string) error {
+		return p.recordExchange(c, store, ledger.KeysExchanged{
+			Direction: "import", With: fmt.Sprintf("keys add: %s, check value %s", name, check),
+		})
+	}
 	var entry keys.Entry
 	switch {
 	case c.IsSet("set-file"):
@@ -180,11 +196,17 @@ func (p *program) keysAdd(c *cli.Context) (err error) {
 			return err
 		}
 		defer set.Erase()
+		if err := record(set.Check()); err != nil {
+			return err
+		}
 		entry, err = store.AddSet(c.Context, n, set)
 	case c.IsSet("public"):
 		var public []byte
 		if public, err = hex.DecodeString(c.String("public")); err != nil || len(public) != ed25519.PublicKeySize {
 			return usagef(msg.Of("--public: %d bytes in hexadecimal digits are expected", "--public: 16進数で %d バイトを指定してください"), ed25519.PublicKeySize)
+		}
+		if err := record(fmt.Sprintf("%X", public[:8])); err != nil {
+			return err
 		}
 		entry, err = store.AddPublic(c.Context, n, public)
 	case c.Bool("development-key"):
@@ -253,6 +275,14 @@ type keyListing struct {
 	Development bool      `json:"development"`
 }
 
+func listingOf(e keys.Entry) keyListing {
+	l := keyListing{1, "key", e.Name, e.Kind, e.Version, e.Algorithm, e.Check, e.Created.UTC().Format(jsonTime), nil, e.Public, e.Development}
+	if !e.Retired.IsZero() {
+		l.Retired = orNull(e.Retired.UTC().Format(jsonTime))
+	}
+	return l
+}
+
 func (p *program) keysList(c *cli.Context) (err error) {
 	if err := noArguments(c); err != nil {
 		return err
@@ -277,11 +307,7 @@ func (p *program) listKeys(c *cli.Context, entries []keys.Entry) error {
 	if c.Bool("json") {
 		enc := json.NewEncoder(p.Stdout)
 		for _, e := range entries {
-			l := keyListing{1, "key", e.Name, e.Kind, e.Version, e.Algorithm, e.Check, e.Created.UTC().Format(jsonTime), nil, e.Public, e.Development}
-			if !e.Retired.IsZero() {
-				l.Retired = orNull(e.Retired.UTC().Format(jsonTime))
-			}
-			if err := enc.Encode(l); err != nil {
+			if err := enc.Encode(listingOf(e)); err != nil {
 				return err
 			}
 		}
@@ -344,7 +370,7 @@ func (p *program) keysExport(c *cli.Context) (err error) {
 		refs = append(refs, keys.Ref{Name: name})
 	}
 	if !c.Bool("public") {
-		if err := p.leave(c, store, refs, recipient); err != nil {
+		if refs, err = p.leave(c, store, refs, recipient); err != nil {
 			return err
 		}
 	}
@@ -360,21 +386,39 @@ func (p *program) keysExport(c *cli.Context) (err error) {
 }
 
 // leave has the person say which secret keys leave the keystore and to whom
-// (nil: unprotected), and records it, before they do.
-func (p *program) leave(c *cli.Context, store keystore, refs []keys.Ref, recipient *age.X25519Recipient) error {
+// (nil: unprotected), and records it, before they do. It returns them with the
+// versions that it has recorded, which are those that may leave.
+func (p *program) leave(c *cli.Context, store keystore, refs []keys.Ref, recipient *age.X25519Recipient) ([]keys.Ref, error) {
+	entries, err := store.Entries(c.Context)
+	if err != nil {
+		return nil, err
+	}
 	var names []string
+	var out []keys.Ref
 	d := ledger.KeysExchanged{Direction: "export"}
 	for _, r := range refs {
-		names = append(names, r.Name)
-		d.Keys = append(d.Keys, fmt.Sprintf("%s/%d", r.Name, r.Version))
+		var found keys.Ref
+		for _, e := range entries { // of one name the newest is the last
+			if e.Name == r.Name && (e.Version == r.Version || r.Version == 0 && e.Retired.IsZero()) {
+				found = e.Ref()
+			}
+		}
+		switch {
+		case found.Version == 0 && r.Version == 0:
+			return nil, fmt.Errorf("%w: %s", keys.ErrNotFound, r.Name)
+		case found.Version == 0:
+			return nil, fmt.Errorf("%w: %s version %d", keys.ErrNotFound, r.Name, r.Version)
+		}
+		names, out = append(names, r.Name), append(out, found)
+		d.Keys = append(d.Keys, fmt.Sprintf("%s/%d", found.Name, found.Version))
 	}
 	if recipient != nil {
 		d.With = recipient.String()
 	}
 	if err := p.askTwice(strings.Join(names, " "), recipient); err != nil {
-		return err
+		return nil, err
 	}
-	return p.recordExchange(c, store, d)
+	return out, p.recordExchange(c, store, d)
 }
 
 // writeKeys writes a new file, or none when that fails, and says what is in it.

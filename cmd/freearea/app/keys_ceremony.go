@@ -1,6 +1,7 @@
 package app
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"crypto/subtle"
@@ -37,7 +38,7 @@ func (p *program) keysCeremonies() []*cli.Command {
 			&cli.StringFlag{Name: "check", Usage: t(msg.Of("expected check value `HEX` of the whole key, of a key set separated by slashes; asked for unless given", "鍵全体のチェック値 `HEX`(鍵セットでは / 区切り。既定:画面で尋ねる)"))},
 		},
 		Action: p.keysCeremony,
-	}}
+	}, p.splitCommand()}
 }
 
 func (p *program) keysCeremony(c *cli.Context) (err error) {
@@ -58,15 +59,12 @@ func (p *program) keysCeremony(c *cli.Context) (err error) {
 	if !slices.Contains(n.Kind.Algorithms(), n.Algorithm) {
 		return usagef(msg.Of("--algorithm %s does not go with --kind %s", "--algorithm %s は --kind %s には使えません"), n.Algorithm, string(n.Kind))
 	}
-	if v := c.Int("key-version"); v < 0 || v > keys.MaxVersion {
-		return usagef(msg.Of("--key-version %d: 1 to %d", "--key-version %d: 1〜%d を指定してください"), v, keys.MaxVersion)
+	count, version, err := componentFlags(c)
+	if err != nil {
+		return err
 	}
-	n.Version = byte(c.Int("key-version"))
-	count := c.Int("components")
-	if count < 2 || count > maxComponents {
-		return usagef(msg.Of("--components %d: 2 to %d", "--components %d: 2〜%d を指定してください"), count, maxComponents)
-	}
-	if err := p.mayManageKeys(c); err != nil {
+	n.Version = version
+	if err := p.mayExchangeKeys(c); err != nil {
 		return err
 	}
 	store, err := p.openKeystore(c.Context, c)
@@ -74,12 +72,15 @@ func (p *program) keysCeremony(c *cli.Context) (err error) {
 		return err
 	}
 	defer closing(&err, store.Close)
+	if err := free(c.Context, store, n); err != nil {
+		return err // before the custodians have typed everything
+	}
 
 	parts := newCombined(n)
 	defer parts.erase()
 	for i := range count {
 		p.notef(msg.Of("Component %d of %d: its custodian alone is at the keyboard and sees the screen.", "成分 %d/%d: この成分の管理者だけが入力してください。"), i+1, count)
-		if err := p.readComponent(c.Context, parts); err != nil {
+		if err := p.readComponent(c.Context, parts, nil); err != nil {
 			return err
 		}
 	}
@@ -109,7 +110,41 @@ func (p *program) keysCeremony(c *cli.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	p.printf(msg.Of("added %s version %d, %s, check value %s", "追加しました: %s バージョン %d、%s、チェック値 %s"), e.Name, e.Version, e.Algorithm, check)
+	// As the keystore computes it from what it holds now; a token may not be
+	// able to, and has shown by other means that it holds the key.
+	p.printf(msg.Of("added %s version %d, %s, check value %s", "追加しました: %s バージョン %d、%s、チェック値 %s"), e.Name, e.Version, e.Algorithm, cmp.Or(e.Check, check))
+	return nil
+}
+
+// componentFlags reads --components and --key-version.
+func componentFlags(c *cli.Context) (count int, version byte, err error) {
+	if v := c.Int("key-version"); v < 0 || v > keys.MaxVersion {
+		return 0, 0, usagef(msg.Of("--key-version %d: 1 to %d", "--key-version %d: 1〜%d を指定してください"), v, keys.MaxVersion)
+	}
+	if count = c.Int("components"); count < 2 || count > maxComponents {
+		return 0, 0, usagef(msg.Of("--components %d: 2 to %d", "--components %d: 2〜%d を指定してください"), count, maxComponents)
+	}
+	return count, byte(c.Int("key-version")), nil
+}
+
+// free says whether the store could take the key.
+func free(ctx context.Context, store keys.Store, n keys.New) error {
+	entries, err := store.Entries(ctx)
+	if err != nil {
+		return err
+	}
+	if err := keys.CheckName(n.Name); err != nil {
+		return err
+	}
+	for _, e := range entries {
+		switch {
+		case e.Name != n.Name:
+		case e.Kind != n.Kind:
+			return fmt.Errorf("%w: %s is of kind %s", keys.ErrWrongKind, n.Name, e.Kind)
+		case e.Version == n.Version:
+			return fmt.Errorf("%w: %s version %d", keys.ErrExists, n.Name, n.Version)
+		}
+	}
 	return nil
 }
 
@@ -142,7 +177,9 @@ func (k *combined) erase() {
 
 // add takes a component of the i-th key in.
 func (k *combined) add(i int, part []byte) error {
-	digest := sha256.Sum256(append([]byte{byte(i)}, part...))
+	tagged := append([]byte{byte(i)}, part...)
+	digest := sha256.Sum256(tagged)
+	clear(tagged)
 	zero := make([]byte, len(part))
 	switch {
 	case subtle.ConstantTimeCompare(part, zero) == 1:
@@ -176,7 +213,8 @@ const componentTries = 3
 
 // readComponent has one custodian type a component of each key and confirm its
 // check value, which is no secret and stands on the custodian's sheet.
-func (p *program) readComponent(ctx context.Context, k *combined) error {
+// Where it is known what stands there, that is what must be typed.
+func (p *program) readComponent(ctx context.Context, k *combined, known []keys.Key) error {
 	var terminal passphrase.Terminal
 	for i, name := range k.names {
 		size := len(k.sums[i])
@@ -195,7 +233,7 @@ func (p *program) readComponent(ctx context.Context, k *combined) error {
 					clear(part)
 					return err
 				}
-				if strings.EqualFold(strings.TrimSpace(typed), check) {
+				if strings.EqualFold(strings.TrimSpace(typed), check) && (known == nil || subtle.ConstantTimeCompare(part, known[i].Bytes()) == 1) {
 					err = k.add(i, part)
 					clear(part)
 					if err != nil {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -16,6 +15,7 @@ import (
 	"github.com/freearea/freearea/cmd/freearea/internal/passphrase"
 	"github.com/freearea/freearea/keys"
 	"github.com/freearea/freearea/keys/file"
+	"github.com/freearea/freearea/ledger"
 )
 
 // keysLife are the commands for what becomes of keys.
@@ -33,6 +33,7 @@ func (p *program) keysLife() []*cli.Command {
 			Name:      "retire",
 			Usage:     t(msg.Of("take a key version out of use", "鍵のバージョンを使用停止にする")),
 			ArgsUsage: "NAME VERSION",
+			Flags:     []cli.Flag{p.jsonFlag()},
 			Action:    p.keysRetire,
 		},
 		{
@@ -130,16 +131,47 @@ func keyVersion(c *cli.Context) (ref keys.Ref, err error) {
 	return keys.Ref{Name: c.Args().First(), Version: byte(version)}, nil
 }
 
+// retirement is what `keys retire --json` prints; docs/json.md describes it.
+type retirement struct {
+	V        int             `json:"v"`
+	Type     string          `json:"type"`
+	Key      keyListing      `json:"key"`
+	Services []versionNeeded `json:"services"` // null where no ledger knows
+}
+
+// versionNeeded counts a service's cards that need a version of its read key.
+type versionNeeded struct {
+	Service   string  `json:"service"`
+	Newest    int     `json:"newest"`
+	Kept      int     `json:"kept"`
+	KeptUntil *string `json:"kept_until"`
+}
+
 func (p *program) keysRetire(c *cli.Context) error {
 	e, err := p.changeKey(c, keystore.Retire)
 	if err != nil {
 		return err
 	}
-	p.printf(msg.Of("retired %s version %d", "使用停止にしました: %s バージョン %d"), e.Name, e.Version)
-	if e.Kind != keys.Read {
+	var use []ledger.ReadKeyUse
+	known := true
+	if e.Kind == keys.Read {
+		if use, known, err = p.readKeyUse(c, e.Version); err != nil {
+			return err
+		}
+	}
+	p.warnOfCards(e, use)
+	if !c.Bool("json") {
+		p.printf(msg.Of("retired %s version %d", "使用停止にしました: %s バージョン %d"), e.Name, e.Version)
 		return nil
 	}
-	return p.warnOfCards(c, e)
+	r := retirement{V: 1, Type: "retirement", Key: listingOf(e)}
+	if known {
+		r.Services = []versionNeeded{}
+	}
+	for _, u := range use {
+		r.Services = append(r.Services, versionNeeded{u.Service, u.Newest, u.Kept, orNull(u.KeptUntil)})
+	}
+	return p.printJSON(c, r)
 }
 
 // changeKey changes the version of a key that the command names.
@@ -159,29 +191,45 @@ func (p *program) changeKey(c *cli.Context, change func(keystore, context.Contex
 	return change(store, c.Context, ref)
 }
 
-// warnOfCards warns of cards that hold a version of a read key that was
-// retired. The ledger knows versions and services, not the names of their keys.
-func (p *program) warnOfCards(c *cli.Context, e keys.Entry) (err error) {
+// readKeyUse asks the ledger which cards need a version of a read key, false
+// where there is none. It knows versions and services, not the names of their
+// keys.
+func (p *program) readKeyUse(c *cli.Context, version byte) (use []ledger.ReadKeyUse, known bool, err error) {
 	book, err := p.openLedger(c.Context)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+		return nil, false, nil
 	}
 	if err != nil {
-		return err
+		return nil, false, err
 	}
 	defer closing(&err, book.Close)
-	use, err := book.ReadKeyUse(c.Context, e.Version)
-	if err != nil || len(use) == 0 {
-		return err
+	use, err = book.ReadKeyUse(c.Context, version, p.Now().In(japan))
+	return use, true, err
+}
+
+// warnOfCards warns of cards that need a version of a read key that was
+// retired: of those that have no newer one, and of those that keep it beside
+// a newer one for the terminals that don't have that yet.
+func (p *program) warnOfCards(e keys.Entry, use []ledger.ReadKeyUse) {
+	var newest, kept []string
+	for _, u := range use {
+		if u.Newest > 0 {
+			newest = append(newest, fmt.Sprintf("%s (%d)", u.Service, u.Newest))
+		}
+		if u.Kept > 0 {
+			kept = append(kept, p.lang.T(msg.Of("%s (%d, until %s)", "%s(%d枚、%s まで)"), u.Service, u.Kept, u.KeptUntil))
+		}
 	}
-	var services []string
-	for _, name := range slices.Sorted(maps.Keys(use)) {
-		services = append(services, fmt.Sprintf("%s (%d)", name, use[name]))
+	if newest != nil {
+		p.notef(msg.Of("freearea: warning: cards hold a read key of version %d: %s; those whose key is %s can't be read until they are rekeyed or `freearea keys reinstate %s %d`",
+			"freearea: 警告: バージョン %d の読取鍵を持つカードがあります: %s。鍵が %s のサービスのカードは、rekey で更新するか `freearea keys reinstate %s %d` を実行するまで読み取れません"),
+			e.Version, strings.Join(newest, ", "), e.Name, e.Name, e.Version)
 	}
-	p.notef(msg.Of("freearea: warning: cards hold a read key of version %d: %s; those whose key is %s can't be read until they are rekeyed or `freearea keys reinstate %s %d`",
-		"freearea: 警告: バージョン %d の読取鍵を持つカードがあります: %s。鍵が %s のサービスのカードは、rekey で更新するか `freearea keys reinstate %s %d` を実行するまで読み取れません"),
-		e.Version, strings.Join(services, ", "), e.Name, e.Name, e.Version)
-	return nil
+	if kept != nil {
+		p.notef(msg.Of("freearea: warning: cards keep a read key of version %d beside a newer one: %s; those whose key is %s lose it when they are next written, and terminals without the newer one can't read them then; `freearea keys reinstate %s %d` lets them keep it",
+			"freearea: 警告: 新しい読取鍵とともにバージョン %d を残しているカードがあります: %s。鍵が %s のサービスのカードからは次の書込みで取り除かれ、新しい鍵のない端末では読み取れなくなります。残すには `freearea keys reinstate %s %d` を実行してください"),
+			e.Version, strings.Join(kept, ", "), e.Name, e.Name, e.Version)
+	}
 }
 
 func (p *program) keysReinstate(c *cli.Context) error {

@@ -77,7 +77,7 @@ func (p *program) keysExportTerminal(c *cli.Context) (err error) {
 	}
 	defer closing(&err, store.Close)
 	if len(read) > 0 {
-		if err := p.leave(c, store, read, recipient); err != nil {
+		if read, err = p.leave(c, store, read, recipient); err != nil {
 			return err
 		}
 	}

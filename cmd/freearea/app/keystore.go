@@ -54,19 +54,36 @@ var (
 	noImage    = msg.Of("make one with `freearea emulate new`, or name it with --card image:FILE", "`freearea emulate new` で作るか、--card image:ファイル で指定してください")
 )
 
-// openLedger opens the site's ledger to ask it. An empty one in the place of a
-// lost one would give the same IDs out again, so only `staff init` makes it.
+// openLedger opens the site's ledger to ask it, without the keystore: what the
+// site has seen of it is compared, and its signature left unverified.
 func (p *program) openLedger(ctx context.Context) (*ledger.Ledger, error) {
-	return p.openLedgerWith(ctx, ledger.Options{})
+	return p.openToAsk(ctx, ledger.Options{ReadOnly: true})
 }
 
+func (p *program) openToAsk(ctx context.Context, o ledger.Options) (*ledger.Ledger, error) {
+	book, err := p.openLedgerWith(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	if err := compare(ctx, book, p.checkpointFile(), nil); err != nil {
+		return nil, errors.Join(err, book.Close())
+	}
+	return book, nil
+}
+
+// openLedgerWith opens it. An empty one in the place of a lost one would give
+// the same IDs out again, so only `staff init` makes it.
 func (p *program) openLedgerWith(ctx context.Context, o ledger.Options) (*ledger.Ledger, error) {
 	o.Clock, o.Rand = p.Now, p.Rand
 	book, err := ledger.Open(ctx, p.site.Ledger, o)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, &spoken{text: msg.Of("there is no ledger %s", "台帳 %s がありません"), args: []any{p.site.Ledger}, hint: noLedger, code: err}
+		return nil, p.missingLedger(err)
 	}
 	return book, err
+}
+
+func (p *program) missingLedger(err error) error {
+	return &spoken{text: msg.Of("there is no ledger %s", "台帳 %s がありません"), args: []any{p.site.Ledger}, hint: noLedger, code: err}
 }
 
 // office is what a counter works with: the site's keystore and ledger, open.
@@ -75,8 +92,10 @@ type office struct {
 	ledger *ledger.Ledger // nil where there is none yet
 	known  note.Verifiers // of the ledger's checkpoints
 	// checkpoint is the file that keeps the ledger's newest checkpoint as this
-	// site has seen it.
+	// site has seen it. Who only asks leaves it as it is: it may be where nothing
+	// can be written.
 	checkpoint string
+	asking     bool
 }
 
 // openOffice opens both, with an operator who signs. The ledger must be there.
@@ -95,12 +114,12 @@ func (p *program) openKeys(ctx context.Context, c *cli.Context) (*office, error)
 
 // openReading opens both to ask them: nobody signs, nothing can be appended.
 func (p *program) openReading(ctx context.Context, c *cli.Context) (*office, error) {
-	return p.openOfficeWith(ctx, c, ledger.Options{}, false)
+	return p.openOfficeWith(ctx, c, ledger.Options{ReadOnly: true}, false)
 }
 
 func (p *program) openOfficeWith(ctx context.Context, c *cli.Context, o ledger.Options, signed bool) (*office, error) {
 	if _, err := os.Stat(p.site.Ledger); errors.Is(err, fs.ErrNotExist) && !o.Create {
-		return nil, &spoken{text: msg.Of("there is no ledger %s", "台帳 %s がありません"), args: []any{p.site.Ledger}, hint: noLedger, code: err}
+		return nil, p.missingLedger(err)
 	}
 	store, err := p.openKeystore(ctx, c)
 	if err != nil {
@@ -115,7 +134,7 @@ func (p *program) openOfficeWith(ctx context.Context, c *cli.Context, o ledger.O
 
 // furnish opens the ledger beside a keystore that is open.
 func (p *program) furnish(ctx context.Context, c *cli.Context, store keystore, o ledger.Options, signed bool) (_ *office, err error) {
-	out := &office{keys: store, checkpoint: p.checkpointFile()}
+	out := &office{keys: store, checkpoint: p.checkpointFile(), asking: o.ReadOnly}
 	if signed {
 		if o.Operator == nil {
 			if o.Operator, err = p.signIn(ctx, c); err != nil {
@@ -139,7 +158,7 @@ func (p *program) furnish(ctx context.Context, c *cli.Context, store keystore, o
 	if out.ledger, err = p.openLedgerWith(ctx, o); err != nil {
 		return nil, err
 	}
-	if err := out.compare(ctx); err != nil {
+	if err := compare(ctx, out.ledger, out.checkpoint, out.known); err != nil {
 		return nil, errors.Join(err, out.ledger.Close())
 	}
 	return out, nil
@@ -154,18 +173,24 @@ func (p *program) checkpointFile() string {
 	return p.site.Keystore + ".checkpoint"
 }
 
+// sawLedger tells that this site has or had a ledger.
+func (p *program) sawLedger() bool {
+	_, err := os.Stat(p.checkpointFile())
+	return !errors.Is(err, fs.ErrNotExist)
+}
+
 // compare holds the ledger against the newest checkpoint that this site has
 // seen of it.
-func (o *office) compare(ctx context.Context) error {
-	seen, err := os.ReadFile(o.checkpoint)
+func compare(ctx context.Context, book *ledger.Ledger, checkpoint string, known note.Verifiers) error {
+	seen, err := os.ReadFile(checkpoint)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	if err == nil {
-		err = o.ledger.Since(ctx, seen, o.known)
+		err = book.Since(ctx, seen, known)
 	}
 	if err != nil {
-		return fmt.Errorf("%s: %w", o.checkpoint, err)
+		return fmt.Errorf("%s: %w", checkpoint, err)
 	}
 	return nil
 }
@@ -196,6 +221,9 @@ func (o *office) Close() error {
 func (o *office) closeLedger() error {
 	if o.ledger == nil {
 		return nil
+	}
+	if o.asking {
+		return o.ledger.Close()
 	}
 	return errors.Join(o.keep(), o.ledger.Close())
 }

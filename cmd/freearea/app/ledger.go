@@ -7,9 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/urfave/cli/v2"
 	"golang.org/x/mod/sumdb/note"
@@ -22,7 +24,7 @@ import (
 
 func (p *program) ledgerCommand() *cli.Command {
 	t := p.lang.T
-	key := &cli.StringFlag{Name: "key", Usage: t(msg.Of("`KEY` of the checkpoints as `freearea ledger key` prints it, or a file with it", "チェックポイントの鍵 `KEY`、またはそのファイル(`freearea ledger key` の出力)"))}
+	key := &cli.StringFlag{Name: "key", Usage: t(msg.Of("`KEY` of the checkpoints as `freearea ledger key` prints it, or a file with every version of it, one a line", "チェックポイントの鍵 `KEY`、または各バージョンの鍵を1行ずつ書いたファイル(`freearea ledger key` の出力)"))}
 	return p.group(&cli.Command{
 		Name:  "ledger",
 		Usage: t(msg.Of("the record of what was done: verify, prove, export, copy, erase", "業務記録の検証、証明、書き出し、複製、消去")),
@@ -38,7 +40,7 @@ func (p *program) ledgerCommand() *cli.Command {
 			},
 			{
 				Name:   "key",
-				Usage:  t(msg.Of("print the public key of the checkpoints, for auditors", "監査用に、チェックポイントの公開鍵を表示する")),
+				Usage:  t(msg.Of("print the public key of the checkpoints, for auditors: every version, one a line", "監査用に、チェックポイントの公開鍵の全バージョンを1行ずつ表示する")),
 				Action: p.ledgerKey,
 			},
 			{
@@ -93,20 +95,33 @@ func (p *program) ledgerCommand() *cli.Command {
 	})
 }
 
-// verifierFlag reads --key: the key, or a file with it.
+// verifierFlag reads --key: the key, or a file with its versions.
 func verifierFlag(c *cli.Context) (note.Verifiers, error) {
 	s := c.String("key")
-	v, err := note.NewVerifier(s)
+	if v, err := note.NewVerifier(s); err == nil {
+		return note.VerifierList(v), nil
+	}
+	data, err := readBounded(s)
 	if err != nil {
-		data, fault := readBounded(s)
-		if fault != nil {
-			return nil, usagef(msg.Of("--key %s: no key of checkpoints, and no file", "--key %s: チェックポイントの鍵でもファイルでもありません"), s)
+		return nil, usagef(msg.Of("--key %s: no key of checkpoints, and no file", "--key %s: チェックポイントの鍵でもファイルでもありません"), s)
+	}
+	lines := strings.Fields(string(data)) // a key has no white space in it
+	slices.Sort(lines)
+	var list []note.Verifier
+	for _, line := range slices.Compact(lines) {
+		var v note.Verifier
+		if v, err = note.NewVerifier(line); err != nil {
+			break
 		}
-		if v, err = note.NewVerifier(strings.TrimSpace(string(data))); err != nil {
-			return nil, fmt.Errorf("%s: %w", s, err)
+		list = append(list, v)
+	}
+	if err != nil || len(list) == 0 {
+		return nil, &spoken{
+			text: msg.Of("%s: no key of checkpoints", "%s: チェックポイントの鍵ではありません"), args: []any{s}, cause: err,
+			hint: msg.Of("name a file with what `freearea ledger key` prints", "`freearea ledger key` の出力を保存したファイルを指定してください"),
 		}
 	}
-	return note.VerifierList(v), nil
+	return note.VerifierList(list...), nil
 }
 
 // verification is what `ledger verify --json` prints.
@@ -175,17 +190,23 @@ func (p *program) ledgerKey(c *cli.Context) (err error) {
 		return err
 	}
 	defer closing(&err, store.Close)
-	ref := keys.Ref{Name: p.site.Keys.Checkpoints}
-	public, err := store.PublicKey(c.Context, ref)
-	if err != nil {
-		return fmt.Errorf("key %q that signs the ledger's checkpoints: %w", ref.Name, err)
-	}
-	text, err := note.NewEd25519VerifierKey(logName, public)
+	versions, err := p.logKeys(c.Context, store)
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintln(p.Stdout, text)
-	return err
+	if len(versions) == 0 {
+		return fmt.Errorf("key %q that signs the ledger's checkpoints: %w", p.site.Keys.Checkpoints, keys.ErrNotFound)
+	}
+	for _, public := range versions {
+		text, err := note.NewEd25519VerifierKey(logName, public)
+		if err != nil {
+			return err
+		}
+		if _, err := fmt.Fprintln(p.Stdout, text); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (p *program) ledgerCheckpoint(c *cli.Context) (err error) {
@@ -274,7 +295,14 @@ func (p *program) ledgerCheckProof(c *cli.Context) error {
 	if proved.Second != nil {
 		row(msg.Of("second", "もう1人"), proved.Second.ID+", "+p.lang.T(roleText(proved.Second.Role)))
 	}
+	row(msg.Of("counter", "窓口"), line.Counter)
+	if line.Reason != "" {
+		row(msg.Of("reason", "理由"), line.Reason)
+	}
 	row(msg.Of("data", "内容"), string(line.Data))
+	if len(line.Erased) > 0 {
+		row(msg.Of("not shown", "非開示"), p.lang.T(msg.Of("%s: erased, or kept back", "%s(消去済み、または開示なし)"), strings.Join(line.Erased, ", ")))
+	}
 	return w.write(p.Stdout, "")
 }
 
@@ -346,12 +374,26 @@ func exporter(format string, to io.Writer) (write func(exportedEvent) error, fin
 			if err := json.Unmarshal(e.Data, &d); err != nil {
 				return err
 			}
-			return w.Write([]string{strconv.FormatInt(e.Seq, 10), e.Time, e.Kind, e.Operator, orEmpty(e.Second), e.Counter, e.Reason,
-				d.Service, d.Card, d.Consent, d.Run, d.ID, strings.Join(e.Erased, " "), string(e.Data)})
+			row := []string{strconv.FormatInt(e.Seq, 10), e.Time, e.Kind, e.Operator, orEmpty(e.Second), e.Counter, e.Reason,
+				d.Service, d.Card, d.Consent, d.Run, d.ID, strings.Join(e.Erased, " "), string(e.Data)}
+			for i := range row {
+				row[i] = noFormula(row[i])
+			}
+			return w.Write(row)
 		}
 		return write, func() error { w.Flush(); return w.Error() }, w.Write(head)
 	}
 	return nil, nil, usagef(msg.Of("--format %s: json or csv", "--format %s: json または csv を指定してください"), format)
+}
+
+// noFormula puts an apostrophe before a cell that a spreadsheet would take for a
+// formula: what stands in it is the choice of people whom the auditor audits.
+// Of what begins with an apostrophe already there are then two.
+func noFormula(cell string) string {
+	if first, _ := utf8.DecodeRuneInString(cell); strings.ContainsRune("=+-@\t\r\n'＝＋－＠", first) {
+		return "'" + cell
+	}
+	return cell
 }
 
 func (p *program) ledgerBackup(c *cli.Context) (err error) {
@@ -419,7 +461,15 @@ func (p *program) ledgerErase(c *cli.Context) (err error) {
 	if len(list) == 0 && !c.Bool("json") {
 		p.printf(msg.Of("nothing to erase", "消去の対象はありません"))
 	}
-	return err
+	if f.Consent == "" || c.Bool("dry-run") {
+		return err
+	}
+	left, fault := office.ledger.StillHave(c.Context, f.Consent)
+	for _, consent := range left {
+		p.notef(msg.Of("freearea: note: consent %s had the ID before, on a card that may still hold it: it keeps its values until that card is wiped or expires; erase again then",
+			"freearea: 注意: 同じIDを以前に持っていた同意 %s の値は、そのカードが消去されるか期限が切れるまで残ります。その後、もう一度消去してください"), consent)
+	}
+	return errors.Join(err, fault)
 }
 
 func (p *program) erase(ctx context.Context, c *cli.Context, o *office, f ledger.EraseFilter) ([]ledger.Erasable, error) {

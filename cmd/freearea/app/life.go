@@ -452,10 +452,7 @@ func (p *program) wipePending(c *cli.Context, pr *provisioner.Provisioner, s *pr
 				"freearea: お知らせ: 失効済みの %s がこのカードに残っています。そのマニフェストで `freearea withdraw` を実行すると消去します"), issue.Service)
 			continue
 		}
-		plan, err := pr.PlanWithdraw(c.Context, s, m)
-		if err == nil {
-			_, err = pr.Run(c.Context, s, plan)
-		}
+		_, err := pr.Wipe(c.Context, s, m)
 		if errors.Is(err, provisioner.ErrTokenMissing) {
 			pending = append(pending, issue.Service)
 			p.notef(msg.Of("freearea: note: %s was revoked and is still on this card; erasing it takes tokens",

@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"crypto/ed25519"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -80,13 +81,13 @@ func (p *program) logSigner(ctx context.Context, store keystore) (note.Signer, e
 	})
 }
 
-// logVerifiers knows every version of the site's key of checkpoints.
-func (p *program) logVerifiers(ctx context.Context, store keystore) (note.Verifiers, error) {
+// logKeys returns every version of the site's key of checkpoints, also those
+// that sign no more: what they signed stays good.
+func (p *program) logKeys(ctx context.Context, store keystore) (list []ed25519.PublicKey, err error) {
 	entries, err := store.Entries(ctx)
 	if err != nil {
 		return nil, err
 	}
-	var list []note.Verifier
 	for _, e := range entries {
 		if e.Name != p.site.Keys.Checkpoints || e.Kind != keys.LedgerSigning {
 			continue
@@ -95,6 +96,19 @@ func (p *program) logVerifiers(ctx context.Context, store keystore) (note.Verifi
 		if err != nil {
 			return nil, err
 		}
+		list = append(list, public)
+	}
+	return list, nil
+}
+
+// logVerifiers knows every version of the site's key of checkpoints.
+func (p *program) logVerifiers(ctx context.Context, store keystore) (note.Verifiers, error) {
+	versions, err := p.logKeys(ctx, store)
+	if err != nil {
+		return nil, err
+	}
+	var list []note.Verifier
+	for _, public := range versions {
 		v, err := ledger.LogVerifier(logName, public)
 		if err != nil {
 			return nil, err
@@ -175,11 +189,31 @@ func (p *program) staffInit(c *cli.Context) (err error) {
 	if err := required(c, "out"); err != nil {
 		return err
 	}
-	if _, err := os.Stat(p.site.Ledger); !errors.Is(err, fs.ErrNotExist) {
-		return errors.Join(err, &spoken{text: msg.Of("there is a ledger %s already", "台帳 %s は既にあります"), args: []any{p.site.Ledger},
-			hint: msg.Of("its supervisors add operators with `freearea staff add`", "担当者の追加は責任者が `freearea staff add` で行います")})
+	// One that is there without an operator was begun, and not finished.
+	switch begun, err := p.staffOf(c.Context); {
+	case errors.Is(err, fs.ErrNotExist):
+	case err != nil:
+		return err
+	case len(begun) > 0:
+		return &spoken{text: msg.Of("there is a ledger %s already", "台帳 %s は既にあります"), args: []any{p.site.Ledger},
+			hint: msg.Of("its supervisors add operators with `freearea staff add`", "担当者の追加は責任者が `freearea staff add` で行います")}
+	}
+	if p.sawLedger() {
+		return &spoken{text: msg.Of("there was a ledger here: %s has its newest checkpoint", "以前の台帳のチェックポイント %s があります"), args: []any{p.checkpointFile()},
+			hint: msg.Of("restore it from a backup: with a new one IDs may be given out twice. docs/operations.md says what to do when it is lost for good",
+				"台帳をバックアップから復元してください。新しい台帳ではIDが重複するおそれがあります。失われた場合は docs/operations.md を参照してください")}
 	}
 	return p.addOperator(c, id, staff.Supervisor, ledger.Options{Create: true})
+}
+
+// staffOf lists who works here.
+func (p *program) staffOf(ctx context.Context) (list []ledger.Operator, err error) {
+	book, err := p.openLedger(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer closing(&err, book.Close)
+	return book.Operators(ctx)
 }
 
 func (p *program) staffAdd(c *cli.Context) error {
@@ -251,16 +285,11 @@ type listedOperator struct {
 	Withdrawn *string `json:"withdrawn"`
 }
 
-func (p *program) staffList(c *cli.Context) (err error) {
+func (p *program) staffList(c *cli.Context) error {
 	if err := noArguments(c); err != nil {
 		return err
 	}
-	book, err := p.openLedger(c.Context)
-	if err != nil {
-		return err
-	}
-	defer closing(&err, book.Close)
-	list, err := book.Operators(c.Context)
+	list, err := p.staffOf(c.Context)
 	if err != nil {
 		return err
 	}
@@ -366,13 +395,32 @@ func (p *program) openFor(c *cli.Context, action staff.Action) (*office, error) 
 	return office, nil
 }
 
-// mayManageKeys tells whether who has signed in may make and retire keys. A
-// keystore beside no ledger has no staff: a new counter's, or a terminal's.
-func (p *program) mayManageKeys(c *cli.Context) (err error) {
-	book, err := p.openLedger(c.Context)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+// hasStaff tells whether there is a ledger to ask. A keystore beside none is a
+// new counter's, or a terminal's, unless the checkpoint beside it tells that
+// there was one.
+func (p *program) hasStaff() (bool, error) {
+	_, err := os.Stat(p.site.Ledger)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return err == nil, err
 	}
+	if p.sawLedger() {
+		return false, p.missingLedger(err)
+	}
+	return false, nil
+}
+
+// mayManageKeys tells whether who has signed in may make and retire keys.
+func (p *program) mayManageKeys(c *cli.Context) error { return p.may(c, staff.ManageKeys) }
+
+// mayExchangeKeys tells whether the two who have signed in may let keys in or
+// out, before people are asked for anything. recordExchange holds them to it.
+func (p *program) mayExchangeKeys(c *cli.Context) error { return p.may(c, staff.ExchangeKeys) }
+
+func (p *program) may(c *cli.Context, action staff.Action) (err error) {
+	if staffed, err := p.hasStaff(); err != nil || !staffed {
+		return err
+	}
+	book, err := p.openLedger(c.Context)
 	if err != nil {
 		return err
 	}
@@ -381,14 +429,31 @@ func (p *program) mayManageKeys(c *cli.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	return allowed(c.Context, book, k, staff.ManageKeys)
+	if err := allowed(c.Context, book, k, action); err != nil {
+		return err
+	}
+	rule := staff.RuleOf(action)
+	if len(rule.Second) == 0 {
+		return nil
+	}
+	if _, err := p.second(c.Context, c); err != nil {
+		return err
+	}
+	if p.colleague == nil {
+		return fmt.Errorf("%w (%s)", ledger.ErrSecond, action)
+	}
+	second, err := atWork(c.Context, book, p.colleague)
+	if err == nil && (second.ID == k.Operator() || !rule.AllowsSecond(second.Role)) {
+		err = fmt.Errorf("%w: %s, %s, can't be the second (%s)", ledger.ErrSecond, second.ID, second.Role, action)
+	}
+	return err
 }
 
 // recordExchange records, in the names of two, that keys leave or come, before
-// they do. A keystore beside no ledger has no staff.
+// they do.
 func (p *program) recordExchange(c *cli.Context, store keystore, d ledger.KeysExchanged) (err error) {
-	if _, err := os.Stat(p.site.Ledger); errors.Is(err, fs.ErrNotExist) {
-		return nil
+	if staffed, err := p.hasStaff(); err != nil || !staffed {
+		return err
 	}
 	var o ledger.Options
 	if o.Operator, err = p.signIn(c.Context, c); err != nil {
@@ -407,19 +472,26 @@ func (p *program) recordExchange(c *cli.Context, store keystore, d ledger.KeysEx
 }
 
 func allowed(ctx context.Context, book *ledger.Ledger, k *staff.Key, action staff.Action) error {
+	operator, err := atWork(ctx, book, k)
+	if err == nil && !staff.RuleOf(action).Allows(operator.Role) {
+		err = fmt.Errorf("%w: %s is %s (%s)", ledger.ErrNotAllowed, operator.ID, operator.Role, action)
+	}
+	return err
+}
+
+// atWork finds the operator whose key it is, who must not be withdrawn.
+func atWork(ctx context.Context, book *ledger.Ledger, k *staff.Key) (ledger.Operator, error) {
 	list, err := book.Operators(ctx)
 	if err != nil {
-		return err
+		return ledger.Operator{}, err
 	}
 	operator := k.Operator()
 	at := slices.IndexFunc(list, func(x ledger.Operator) bool { return x.ID == operator && x.Key.Equal(k.Public()) })
 	switch {
 	case at < 0:
-		return fmt.Errorf("%w: %s", ledger.ErrOperator, operator)
+		return ledger.Operator{}, fmt.Errorf("%w: %s", ledger.ErrOperator, operator)
 	case !list[at].Withdrawn.IsZero():
-		return fmt.Errorf("%w: %s", ledger.ErrDismissed, operator)
-	case !staff.RuleOf(action).Allows(list[at].Role):
-		return fmt.Errorf("%w: %s is %s (%s)", ledger.ErrNotAllowed, operator, list[at].Role, action)
+		return ledger.Operator{}, fmt.Errorf("%w: %s", ledger.ErrDismissed, operator)
 	}
-	return nil
+	return list[at], nil
 }

@@ -18,12 +18,21 @@ type Terminal struct{}
 // terminal as it was. Without a terminal the error wraps ErrNoTerminal. The
 // question is shown as it is.
 func (Terminal) Ask(ctx context.Context, question string) ([]byte, error) {
-	return ask(ctx, question, func(in *os.File) ([]byte, error) { return term.ReadPassword(int(in.Fd())) }, true)
+	return ask(ctx, question, func(in *os.File) ([]byte, error) { return term.ReadPassword(int(in.Fd())) }, unseen)
+}
+
+// Show shows text that one person alone is to see, with a question below it,
+// and takes it off the screen when that person has pressed Enter, or ctx ends:
+// the screen is cleared, and what a terminal keeps of lines that have scrolled
+// away. What records the terminal has it all the same.
+func (Terminal) Show(ctx context.Context, text, question string) error {
+	_, err := ask(ctx, text+"\n"+question, readLine, shown)
+	return err
 }
 
 // AskOpenly is Ask for what is no secret: it is seen as it is typed.
 func (Terminal) AskOpenly(ctx context.Context, question string) (string, error) {
-	line, err := ask(ctx, question, readLine, false)
+	line, err := ask(ctx, question, readLine, open)
 	return string(line), err
 }
 
@@ -42,27 +51,42 @@ func readLine(in *os.File) ([]byte, error) {
 	return nil, ErrTooLong
 }
 
-func ask(ctx context.Context, question string, read func(*os.File) ([]byte, error), hidden bool) ([]byte, error) {
+// manner is what is seen of a question and its answer.
+type manner int
+
+const (
+	open   manner = iota // both
+	unseen               // the question alone
+	shown                // the question, and not when it is answered
+)
+
+// clearScreen moves to the first line, clears the screen, and what has scrolled
+// away (ECMA-48 CUP and ED; 3 is xterm's, which others understand).
+const clearScreen = "\x1b[H\x1b[2J\x1b[3J"
+
+func ask(ctx context.Context, question string, read func(*os.File) ([]byte, error), how manner) ([]byte, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	in, out, err := open()
+	in, out, err := terminal()
 	if err != nil {
 		return nil, err
 	}
+	defer out.Close()
 	fd := int(in.Fd())
 	before, err := term.GetState(fd)
+	if err == nil && how != open {
+		err = quiet(fd)
+	}
+	if err == nil && how == shown {
+		err = obeyControls(out)
+	}
 	if err != nil {
 		in.Close()
-		out.Close()
 		return nil, fmt.Errorf("%w: %v", ErrNoTerminal, err)
 	}
-	if hidden {
-		if err := quiet(fd); err != nil {
-			in.Close()
-			out.Close()
-			return nil, fmt.Errorf("%w: %v", ErrNoTerminal, err)
-		}
+	if how == shown {
+		defer fmt.Fprint(out, clearScreen)
 	}
 	fmt.Fprint(out, question)
 
@@ -77,10 +101,9 @@ func ask(ctx context.Context, question string, read func(*os.File) ([]byte, erro
 		term.Restore(fd, before)
 		done <- answer{p, err}
 	}()
-	defer out.Close()
 	select {
 	case a := <-done:
-		if hidden {
+		if how == unseen {
 			fmt.Fprintln(out) // the person's line feed was not echoed
 		}
 		if a.err != nil {
@@ -96,8 +119,8 @@ func ask(ctx context.Context, question string, read func(*os.File) ([]byte, erro
 	}
 }
 
-// open opens the controlling terminal for reading and writing.
-func open() (in, out *os.File, err error) {
+// terminal opens the controlling terminal for reading and writing.
+func terminal() (in, out *os.File, err error) {
 	if runtime.GOOS == "windows" {
 		if in, err = os.OpenFile("CONIN$", os.O_RDWR, 0); err == nil {
 			if out, err = os.OpenFile("CONOUT$", os.O_RDWR, 0); err != nil {

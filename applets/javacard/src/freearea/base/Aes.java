@@ -10,18 +10,25 @@ import javacardx.crypto.Cipher;
  * AES-128 and AES-256 in CBC mode with an initial vector of zeros, and CMAC
  * made of it (NIST SP 800-38B): few cards offer more to applications.
  *
- * Keys come as bytes and are in a key object for one computation only. A
+ * Keys come as bytes and are in a key object for one command at most. A
  * Cipher is always used with the same key object and mode, since cards keep
  * what init was told and some write it into persistent memory; a tap must write
  * nothing. The memory is cleared on reset rather than on deselection, which is
  * out of reach while a Security Domain passes data on.
+ *
+ * What takes time on a card is to set or clear a key, and init; then each call
+ * of a Cipher, which costs as much as 150 bytecodes, however many blocks it has.
  */
 final class Aes {
 	static final byte BLOCK = 16;
 
-	/** Work memory: the message of a KDF, a last block, a subkey or result. */
-	static final byte KDF = 0, LAST = 48, OUT = 64;
-	private static final byte SIZE = 80;
+	/**
+	 * Work memory: the block that CMAC's subkeys are made of, or any other that is
+	 * encrypted alone, and a message or part of one. That of a KDF stands behind
+	 * the place for its encryption, which begins at 0.
+	 */
+	static final byte ALONE = 0, KDF = 48;
+	private static final byte MESSAGE = 16, SIZE = 96;
 
 	final byte[] work = JCSystem.makeTransientByteArray(SIZE, JCSystem.CLEAR_ON_RESET);
 	private final AESKey short_, long_;
@@ -36,8 +43,8 @@ final class Aes {
 		longDecrypt = cipher();
 		// What init writes, it writes now.
 		for (byte n = 16; n <= 32; n += 16) {
-			cipher(work, (short) 0, n, true);
-			cipher(work, (short) 0, n, false);
+			encryptor(work, (short) 0, n);
+			decryptor(n);
 		}
 		clear();
 	}
@@ -50,101 +57,130 @@ final class Aes {
 		return Cipher.getInstance(Cipher.ALG_AES_BLOCK_128_CBC_NOPAD, false);
 	}
 
-	/** Forgets keys and intermediate results. */
+	/** Forgets keys and intermediate results. Cards take as long to clear a key that is not set. */
 	void clear() {
-		short_.clearKey();
-		long_.clearKey();
+		if (short_.isInitialized()) {
+			short_.clearKey();
+		}
+		if (long_.isInitialized()) {
+			long_.clearKey();
+		}
 		Util.arrayFillNonAtomic(work, (short) 0, SIZE, (byte) 0);
 	}
 
-	private Cipher cipher(byte[] key, short o, byte n, boolean encrypt) {
-		AESKey k = n == 16 ? short_ : long_;
-		Cipher c;
-		if (n == 16) {
-			c = encrypt ? shortEncrypt : shortDecrypt;
-		} else {
-			c = encrypt ? longEncrypt : longDecrypt;
+	/** Sets a key. The Cipher begins with a vector of zeros, and again after each doFinal. */
+	private Cipher encryptor(byte[] key, short o, byte n) {
+		AESKey k = short_;
+		Cipher c = shortEncrypt;
+		if (n != 16) {
+			k = long_;
+			c = longEncrypt;
 		}
 		k.setKey(key, o);
-		c.init(k, encrypt ? Cipher.MODE_ENCRYPT : Cipher.MODE_DECRYPT);
+		c.init(k, Cipher.MODE_ENCRYPT);
 		return c;
 	}
 
-	/** Encrypts one block of work memory in place. */
-	void block(byte[] key, short keyAt, byte keySize, short at) {
-		cipher(key, keyAt, keySize, true).doFinal(work, at, BLOCK, work, at);
+	/** The same for decryption, with the key that encryptor was given last. */
+	private Cipher decryptor(byte n) {
+		Cipher c = n == 16 ? shortDecrypt : longDecrypt;
+		c.init(n == 16 ? short_ : long_, Cipher.MODE_DECRYPT);
+		return c;
 	}
 
-	/** CBC in place; the initial vector is the block LAST. */
-	void cbc(byte[] key, short keyAt, byte keySize, boolean encrypt, byte[] b, short o, short n) {
-		Cipher c = cipher(key, keyAt, keySize, encrypt);
-		if (encrypt) {
-			xor(b, o, LAST);
-		}
+	/** Encrypts the block ALONE in place. */
+	Cipher block(byte[] key, short keyAt, byte keySize) {
+		Cipher c = encryptor(key, keyAt, keySize);
+		c.doFinal(work, ALONE, BLOCK, work, ALONE);
+		return c;
+	}
+
+	/** CBC in place; the initial vector is what the block ALONE encrypts to. */
+	void encrypt(byte[] key, short keyAt, byte keySize, byte[] b, short o, short n) {
+		Cipher c = encryptor(key, keyAt, keySize);
+		c.update(work, ALONE, BLOCK, work, ALONE); // the chain goes on from it
 		c.doFinal(b, o, n, b, o);
-		if (!encrypt) {
-			xor(b, o, LAST);
+	}
+
+	/** The reverse. */
+	void decrypt(byte[] key, short keyAt, byte keySize, byte[] b, short o, short n) {
+		byte[] w = work;
+		block(key, keyAt, keySize);
+		decryptor(keySize).doFinal(b, o, n, b, o);
+		for (short i = ALONE; i < ALONE + BLOCK; i++) {
+			b[o++] ^= w[i];
 		}
 	}
 
-	/** XORs a block of work memory into a block. */
-	private void xor(byte[] b, short o, short at) {
-		for (byte i = 0; i < BLOCK; i++) {
-			b[o] ^= work[at];
-			o++;
-			at++;
-		}
+	/** Sets a key for CMACs: ALONE is then the block that its subkeys are made of. */
+	private Cipher mac(byte[] key, short keyAt, byte keySize) {
+		Util.arrayFillNonAtomic(work, ALONE, BLOCK, (byte) 0);
+		return block(key, keyAt, keySize);
+	}
+
+	/**
+	 * XORs a subkey (SP 800-38B, 6.1) into a block of work memory: ALONE doubled in
+	 * the field once, which is K1, or twice, K2. What is done does not depend on the key.
+	 */
+	private void mask(short at, byte doublings) {
+		byte[] w = work;
+		at += BLOCK - 1;
+		short i = ALONE + BLOCK - 1, x = 0;
+		do {
+			x = (short) ((w[i] & 0xFF) << doublings | x >> 8);
+			w[at--] ^= (byte) x;
+		} while (--i >= ALONE);
+		x >>= 8; // what is shifted out, times 87
+		x = (short) (x << 7 ^ x << 2 ^ x << 1 ^ x);
+		w[(short) (at + BLOCK)] ^= (byte) x;
+		w[(short) (at + BLOCK - 1)] ^= (byte) (x >> 8);
+	}
+
+	/**
+	 * Sets a key for CMACs over the message of a KDF, whose last block at an offset
+	 * from KDF is masked: until another key is set, doFinal over the message is a
+	 * CMAC, and any of its other blocks may change in between.
+	 */
+	Cipher kdf(byte[] key, short keyAt, byte keySize, short last) {
+		Cipher c = mac(key, keyAt, keySize);
+		mask((short) (KDF + last), (byte) 1);
+		return c;
 	}
 
 	/**
 	 * CMAC over one block, which is the chaining value of secure messaging, and
-	 * n bytes, at least one. The result is the block OUT.
+	 * n bytes, at least one. Returns where in work memory the result stands.
 	 */
-	void cmac(byte[] key, short keyAt, byte keySize, byte[] first, short firstAt, byte[] b, short o, short n) {
-		Cipher c = cipher(key, keyAt, keySize, true);
-		short left = n;
-		Util.arrayFillNonAtomic(work, OUT, BLOCK, (byte) 0);
-		c.update(first, firstAt, BLOCK, work, LAST);
-		for (; left > BLOCK; left -= BLOCK) {
-			c.update(b, o, BLOCK, work, LAST);
-			o += BLOCK;
+	short cmac(byte[] key, short keyAt, byte keySize, byte[] first, short firstAt, byte[] b, short o, short n) {
+		Cipher c = mac(key, keyAt, keySize);
+		byte[] w = work;
+		Util.arrayCopyNonAtomic(first, firstAt, w, MESSAGE, BLOCK);
+		short at = MESSAGE + BLOCK;
+		while (n > (short) (SIZE - at)) {
+			short part = (short) (SIZE - at);
+			Util.arrayCopyNonAtomic(b, o, w, at, part);
+			c.update(w, MESSAGE, (short) (SIZE - MESSAGE), w, MESSAGE);
+			o += part;
+			n -= part;
+			at = MESSAGE;
 		}
-		// The state of the chain stands in LAST; what is left goes in by hand,
-		// with the subkey, so that one Cipher is enough.
-		for (byte i = 0; i < left; i++) {
-			work[(short) (LAST + i)] ^= b[o];
-			o++;
+		short end = Util.arrayCopyNonAtomic(b, o, w, at, n), last = (short) ((end - 1) & ~15);
+		if ((end & 15) == 0) {
+			mask(last, (byte) 1);
+		} else {
+			w[end++] = (byte) 0x80;
+			Util.arrayFillNonAtomic(w, end, (short) (last + BLOCK - end), (byte) 0);
+			mask(last, (byte) 2);
 		}
-		if (left < BLOCK) {
-			work[(short) (LAST + left)] ^= (byte) 0x80;
-		}
-		c.init(keySize == 16 ? short_ : long_, Cipher.MODE_ENCRYPT);
-		c.doFinal(work, OUT, BLOCK, work, OUT);
-		twice();
-		if (left < BLOCK) {
-			twice();
-		}
-		xor(work, LAST, OUT);
-		c.doFinal(work, LAST, BLOCK, work, OUT);
+		c.doFinal(w, MESSAGE, (short) (last + BLOCK - MESSAGE), w, MESSAGE);
+		return last;
 	}
 
-	/** Doubles the block OUT in the field of SP 800-38B, 6.1. */
-	private void twice() {
-		byte carry = (byte) (work[OUT] & 0x80);
-		for (short i = OUT; i < (short) (OUT + BLOCK - 1); i++) {
-			work[i] = (byte) (work[i] << 1 | (work[(short) (i + 1)] >> 7 & 1));
-		}
-		work[(short) (OUT + BLOCK - 1)] <<= 1;
-		// Without a branch: the bit is the key's.
-		work[(short) (OUT + BLOCK - 1)] ^= (byte) (carry >> 7 & 0x87);
-	}
-
-	/** The first n bytes of OUT against others, in a time that does not tell where they differ. */
-	boolean matches(byte[] b, short o, byte n) {
-		byte different = 0;
-		for (byte i = 0; i < n; i++) {
-			different |= (byte) (work[(short) (OUT + i)] ^ b[o]);
-			o++;
+	/** Whether n bytes are the same, in a time that does not tell where they differ. */
+	static boolean same(byte[] a, short o, byte[] b, short p, short n) {
+		short different = 0, end = (short) (o + n);
+		while (o < end) {
+			different |= (short) (a[o++] ^ b[p++]);
 		}
 		return different == 0;
 	}

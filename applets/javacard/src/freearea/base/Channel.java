@@ -4,6 +4,7 @@ import javacard.framework.ISO7816;
 import javacard.framework.ISOException;
 import javacard.framework.JCSystem;
 import javacard.framework.Util;
+import javacardx.crypto.Cipher;
 
 /**
  * The card's side of SCP03 (GPCS Amendment D 1.1.1: S8, i = 60) with an
@@ -46,32 +47,38 @@ final class Channel {
 	}
 
 	/**
-	 * The KDF of AmdD 4.1.5 in counter mode with CMAC. The message is in work
-	 * memory but for the constant, length and counter; context says how long the
-	 * context is. The result goes to v.
+	 * Sets the key of a KDF. Its message is in work memory but for the constant,
+	 * length and counter in the first block, and for the last one, which is CHAIN
+	 * and belongs at an offset in the message.
 	 */
-	private void derive(byte[] set, short keyAt, byte constant, byte size, short context, short to) {
+	private Cipher source(byte[] set, short keyAt, short last) {
+		Util.arrayCopyNonAtomic(v, CHAIN, aes.work, (short) (Aes.KDF + last), Aes.BLOCK);
+		return aes.kdf(set, keyAt, v[KEY_SIZE], last);
+	}
+
+	/** The KDF of AmdD 4.1.5 in counter mode with CMAC. The result goes to v. */
+	private void derive(Cipher source, byte constant, byte size, short last, short to) {
 		byte[] w = aes.work;
 		w[(short) (Aes.KDF + 11)] = constant;
 		w[(short) (Aes.KDF + 12)] = 0;
 		Util.setShort(w, (short) (Aes.KDF + 13), (short) (size << 3));
-		byte keySize = v[KEY_SIZE];
 		byte i = 1;
 		for (byte done = 0; done < size; done += Aes.BLOCK) {
 			w[(short) (Aes.KDF + 15)] = i++;
-			aes.cmac(set, keyAt, keySize, w, Aes.KDF, w, (short) (Aes.KDF + 16), context);
+			source.doFinal(w, Aes.KDF, (short) (last + Aes.BLOCK), w, (short) 0);
 			byte n = (byte) (size - done);
-			Util.arrayCopyNonAtomic(w, Aes.OUT, v, (short) (to + done), n < Aes.BLOCK ? n : Aes.BLOCK);
+			Util.arrayCopyNonAtomic(w, last, v, (short) (to + done), n < Aes.BLOCK ? n : Aes.BLOCK);
 		}
 	}
 
 	/** The session keys of a key set; see Service for how it is stored. */
-	private void sessionKeys(byte[] slot, short set, short context) {
+	private void sessionKeys(byte[] slot, short set, short last) {
 		byte n = slot[(short) (set + Service.SET_SIZE)];
 		v[KEY_SIZE] = n;
-		derive(slot, (short) (set + Service.SET_ENC), (byte) 4, n, context, ENC);
-		derive(slot, (short) (set + Service.SET_MAC), (byte) 6, n, context, MAC);
-		derive(slot, (short) (set + Service.SET_MAC), (byte) 7, n, context, RMAC);
+		derive(source(slot, (short) (set + Service.SET_ENC), last), (byte) 4, n, last, ENC);
+		Cipher mac = source(slot, (short) (set + Service.SET_MAC), last);
+		derive(mac, (byte) 6, n, last, MAC);
+		derive(mac, (byte) 7, n, last, RMAC);
 	}
 
 	/**
@@ -79,15 +86,17 @@ final class Channel {
 	 * card's cryptogram goes to b at the offset.
 	 */
 	void initialize(byte[] slot, short set, byte[] b, short cryptogram) {
-		byte[] w = aes.work;
-		Util.arrayFillNonAtomic(w, Aes.KDF, (short) 11, (byte) 0);
-		Util.arrayCopyNonAtomic(b, (short) 5, w, (short) (Aes.KDF + 16), (short) 8);
-		Util.arrayCopyNonAtomic(v, CHALLENGE, w, (short) (Aes.KDF + 24), (short) 8);
-		sessionKeys(slot, set, (short) 16);
-		derive(v, MAC, (byte) 0, (byte) 8, (short) 16, CHALLENGE);
+		final short last = 16; // the context is one block
+		Util.arrayFillNonAtomic(aes.work, Aes.KDF, (short) 11, (byte) 0);
+		Util.arrayCopyNonAtomic(b, (short) 5, v, CHAIN, (short) 8);
+		Util.arrayCopyNonAtomic(v, CHALLENGE, v, (short) (CHAIN + 8), (short) 8);
+		sessionKeys(slot, set, last);
+		Cipher mac = source(v, MAC, last);
+		derive(mac, (byte) 0, (byte) 8, last, CHALLENGE);
 		Util.arrayCopyNonAtomic(v, CHALLENGE, b, cryptogram, (short) 8);
-		derive(v, MAC, (byte) 1, (byte) 8, (short) 16, COUNTER);
+		derive(mac, (byte) 1, (byte) 8, last, COUNTER);
 		Util.arrayFillNonAtomic(v, CHALLENGE, (short) 16, (byte) 0);
+		Util.arrayFillNonAtomic(v, CHAIN, Aes.BLOCK, (byte) 0);
 		v[STATE] = PENDING;
 	}
 
@@ -108,11 +117,8 @@ final class Channel {
 			sw = ISO7816.SW_INCORRECT_P1P2;
 		} else if (n != 16) {
 			sw = ISO7816.SW_WRONG_LENGTH;
-		} else {
-			Util.arrayCopyNonAtomic(v, COUNTER, aes.work, Aes.OUT, (short) 8);
-			if (!aes.matches(b, (short) 5, (byte) 8)) {
-				sw = (short) 0x6300;
-			}
+		} else if (!Aes.same(v, COUNTER, b, (short) 5, (short) 8)) {
+			sw = (short) 0x6300;
 		}
 		if (sw != ISO7816.SW_NO_ERROR) {
 			reset();
@@ -152,10 +158,11 @@ final class Channel {
 	private boolean verify(byte[] b, short n) {
 		byte cla = b[0];
 		b[0] = (byte) (cla & 0xF0 | 0x04);
-		aes.cmac(v, MAC, v[KEY_SIZE], v, CHAIN, b, (short) 0, (short) (5 + n));
+		n += 5;
+		short at = aes.cmac(v, MAC, v[KEY_SIZE], v, CHAIN, b, (short) 0, n);
 		b[0] = cla;
-		Util.arrayCopyNonAtomic(aes.work, Aes.OUT, v, CHAIN, Aes.BLOCK);
-		return aes.matches(b, (short) (5 + n), (byte) 8);
+		Util.arrayCopyNonAtomic(aes.work, at, v, CHAIN, Aes.BLOCK);
+		return Aes.same(v, CHAIN, b, n, (short) 8);
 	}
 
 	/**
@@ -172,9 +179,11 @@ final class Channel {
 		Util.setShort(w, (short) (Aes.KDF + 8), (short) 0x2D58);
 		w[(short) (Aes.KDF + 10)] = (byte) 0x31;
 		Util.arrayCopyNonAtomic(b, (short) 5, w, (short) (Aes.KDF + 16), (short) 16);
-		Util.arrayCopyNonAtomic(v, CHALLENGE, w, (short) (Aes.KDF + 32), (short) 16);
+		Util.arrayCopyNonAtomic(v, CHALLENGE, w, Aes.ALONE, (short) 16);
 		reset();
+		Util.arrayCopyNonAtomic(w, Aes.ALONE, v, CHAIN, (short) 16);
 		sessionKeys(slot, set, (short) 32);
+		Util.arrayFillNonAtomic(v, CHAIN, Aes.BLOCK, (byte) 0);
 		JCSystem.getAID().getBytes(v, CHAIN);
 		if (!verify(b, (short) 16)) {
 			reset();
@@ -202,7 +211,7 @@ final class Channel {
 			abort();
 		}
 		vector((byte) 0);
-		aes.cbc(v, ENC, v[KEY_SIZE], false, b, (short) 5, n);
+		aes.decrypt(v, ENC, v[KEY_SIZE], b, (short) 5, n);
 		short end = (short) (5 + n), i = (short) (end - 1);
 		while (i > (short) (end - Aes.BLOCK) && b[i] == 0) {
 			i--;
@@ -213,11 +222,10 @@ final class Channel {
 		return (short) (i - 5);
 	}
 
-	/** The initial vector of the present command or, with 80, of its answer (AmdD 6.2.6, 6.2.7). */
+	/** What encrypts to the initial vector of the present command or, with 80, of its answer (AmdD 6.2.6, 6.2.7). */
 	private void vector(byte first) {
-		Util.arrayCopyNonAtomic(v, COUNTER, aes.work, Aes.LAST, Aes.BLOCK);
-		aes.work[Aes.LAST] = first;
-		aes.block(v, ENC, v[KEY_SIZE], Aes.LAST);
+		Util.arrayCopyNonAtomic(v, COUNTER, aes.work, Aes.ALONE, Aes.BLOCK);
+		aes.work[Aes.ALONE] = first;
 	}
 
 	/** What fits into ne bytes of answer, protected. */
@@ -232,16 +240,15 @@ final class Channel {
 	/** Protects n bytes at the beginning of b and returns how many there are then. */
 	short wrap(byte[] b, short n, short sw) {
 		if ((v[LEVEL] & 0x20) != 0 && n > 0) {
+			short end = (short) ((n & ~15) + Aes.BLOCK);
 			b[n++] = (byte) 0x80;
-			while ((n & 15) != 0) {
-				b[n++] = 0;
-			}
+			Util.arrayFillNonAtomic(b, n, (short) (end - n), (byte) 0);
+			n = end;
 			vector((byte) 0x80);
-			aes.cbc(v, ENC, v[KEY_SIZE], true, b, (short) 0, n);
+			aes.encrypt(v, ENC, v[KEY_SIZE], b, (short) 0, n);
 		}
 		Util.setShort(b, n, sw);
-		aes.cmac(v, RMAC, v[KEY_SIZE], v, CHAIN, b, (short) 0, (short) (n + 2));
-		Util.arrayCopyNonAtomic(aes.work, Aes.OUT, b, n, (short) 8);
-		return (short) (n + 8);
+		short at = aes.cmac(v, RMAC, v[KEY_SIZE], v, CHAIN, b, (short) 0, (short) (n + 2));
+		return Util.arrayCopyNonAtomic(aes.work, at, b, n, (short) 8);
 	}
 }

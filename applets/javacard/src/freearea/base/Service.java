@@ -417,17 +417,6 @@ public abstract class Service extends Applet implements Personalization {
 		return true;
 	}
 
-	/** Whether 12 bytes are the same, in a time that does not tell where they differ. */
-	private static boolean same(byte[] a, short o, byte[] b, short p) {
-		byte different = 0;
-		for (byte i = 0; i < 12; i++) {
-			different |= (byte) (a[o] ^ b[p]);
-			o++;
-			p++;
-		}
-		return different == 0;
-	}
-
 	/** VERIFY or CHANGE REFERENCE DATA; returns 9000 or 63Cx and throws everything else. */
 	private short present(byte[] b, short n, boolean change, short ne) {
 		final short data = ISO7816.OFFSET_CDATA, replacement = ISO7816.OFFSET_CDATA + 12;
@@ -440,7 +429,7 @@ public abstract class Service extends Applet implements Personalization {
 		if (n != (short) (change ? 24 : 12)) {
 			ISOException.throwIt(ISO7816.SW_WRONG_LENGTH);
 		}
-		if (!block(b, data) || change && (!block(b, replacement) || same(b, data, b, replacement))) {
+		if (!block(b, data) || change && (!block(b, replacement) || Aes.same(b, data, b, replacement, (short) 12))) {
 			ISOException.throwIt(ISO7816.SW_WRONG_DATA);
 		}
 		if (!change && ne < (short) (slot(control[ACTIVE])[RECORD_SIZE] & 0xFF)) {
@@ -454,7 +443,7 @@ public abstract class Service extends Applet implements Personalization {
 		// The try is gone before the comparison begins: power lost in between
 		// costs one and never gives one.
 		Util.arrayFillNonAtomic(pin, TRIES, (short) 1, --tries);
-		if (!same(pin, REFERENCE, b, data)) {
+		if (!Aes.same(pin, REFERENCE, b, data, (short) 12)) {
 			return (short) (0x63C0 | tries);
 		}
 		if (change) {
@@ -708,9 +697,9 @@ public abstract class Service extends Applet implements Personalization {
 	/** Whether the check value of a key is the 3 bytes at an offset (GPCS B.6). */
 	private boolean check(byte[] b, short key, byte size, short want) {
 		Aes aes = channel.aes;
-		Util.arrayFillNonAtomic(aes.work, Aes.OUT, Aes.BLOCK, (byte) 1);
-		aes.block(b, key, size, Aes.OUT);
-		boolean right = aes.matches(b, want, (byte) 3);
+		Util.arrayFillNonAtomic(aes.work, Aes.ALONE, Aes.BLOCK, (byte) 1);
+		aes.block(b, key, size);
+		boolean right = Aes.same(aes.work, Aes.ALONE, b, want, (short) 3);
 		aes.clear();
 		return right;
 	}
