@@ -328,7 +328,7 @@ var known = []knownError{
 		msg.Of("nothing was changed; ask the card's operator", "何も変更していません。カード運営者に確認してください")},
 	{provisioner.ErrTokenMissing,
 		msg.Of("a token of the card's operator is needed", "カード運営者のトークンが必要です"),
-		msg.Of("ask for tokens with `freearea token request`, then name the answer with --tokens", "`freearea token request` で要求し、回答を --tokens で指定してください")},
+		msg.Of("ask for tokens with `freearea token request`, to take a service off with its --withdraw, then name the answer with --tokens", "`freearea token request`(取消しの場合は --withdraw を付けて)で要求し、回答を --tokens で指定してください")},
 	{provisioner.ErrReceiptMissing,
 		msg.Of("the card gave no receipt", "カードが受領証を返しませんでした"),
 		msg.Of("tell the card's operator; what was done stays done", "カード運営者に連絡してください。実行済みの操作は有効です")},
