@@ -232,7 +232,7 @@ func (p *Provisioner) planLock(ctx context.Context, s *Session, m *manifest.Mani
 	if err := p.usable(ctx, s, where); err != nil {
 		return nil, err
 	}
-	if err := p.checkOwner(ctx, m); err != nil {
+	if err := errors.Join(p.checkOwner(ctx, m), p.checkInstance(ctx, s, m)); err != nil {
 		return nil, err
 	}
 	_, ok, err := p.activeIssue(ctx, m.ID, s.CardRef)

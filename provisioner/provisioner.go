@@ -50,6 +50,9 @@ var (
 	// ErrReplaced: what was issued under the consent is on another card by now,
 	// under another consent.
 	ErrReplaced = errors.New("the consent's card was replaced")
+	// ErrOtherInstance: the card has the service under another instance AID than
+	// the manifest's, which was changed since.
+	ErrOtherInstance = errors.New("the card has the service under another AID")
 	// ErrOldCard: the card was replaced itself, and takes no other's place.
 	ErrOldCard = errors.New("the card was replaced by another one before")
 	// ErrCardState: the card's or the instance's life cycle state forbids it.
