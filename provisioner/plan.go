@@ -189,7 +189,12 @@ func (p *Provisioner) holdsAlready(ctx context.Context, plan *Plan, observed *ap
 	if err != nil || c.Tag != observed.Tag {
 		return false, err
 	}
-	plan.Recorded = active != nil && active.Tag == tagText(c.Tag)
+	if active != nil && active.Tag == tagText(c.Tag) {
+		if active.Consent != plan.desired.Consent.Record.ID {
+			return false, nil // an issue stands under one consent: under a new one it is another
+		}
+		plan.Recorded = true
+	}
 	if !plan.Recorded && number <= last {
 		return false, nil // the ledger has closed this number: a withdrawn card that was brought back
 	}
