@@ -19,6 +19,7 @@ import (
 	"github.com/freearea/freearea/ledger"
 	"github.com/freearea/freearea/manifest"
 	"github.com/freearea/freearea/provisioner"
+	"github.com/freearea/freearea/staff"
 )
 
 func (p *program) consentCommand() *cli.Command {
@@ -154,7 +155,7 @@ func (p *program) consentRecord(c *cli.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	office, err := p.openOffice(ctx, c)
+	office, err := p.openOffice(ctx, c, staff.Consents)
 	if err != nil {
 		return err
 	}
@@ -294,7 +295,7 @@ func (p *program) consentWithdraw(c *cli.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	office, err := p.openOffice(ctx, c)
+	office, err := p.openOffice(ctx, c, staff.Consents)
 	if err != nil {
 		return err
 	}

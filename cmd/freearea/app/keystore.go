@@ -17,6 +17,7 @@ import (
 	"github.com/freearea/freearea/internal/durable"
 	"github.com/freearea/freearea/keys"
 	"github.com/freearea/freearea/ledger"
+	"github.com/freearea/freearea/staff"
 )
 
 // passphraseSource is where the flags say that the keystore's passphrase comes
@@ -98,9 +99,18 @@ type office struct {
 	asking     bool
 }
 
-// openOffice opens both, with an operator who signs. The ledger must be there.
-func (p *program) openOffice(ctx context.Context, c *cli.Context) (*office, error) {
-	return p.openOfficeWith(ctx, c, ledger.Options{}, true)
+// openOffice opens both, with an operator who signs and may do what is to be
+// done: who may not is refused before a card is used or a plan shown. The ledger
+// must be there.
+func (p *program) openOffice(ctx context.Context, c *cli.Context, action staff.Action) (*office, error) {
+	out, err := p.openOfficeWith(ctx, c, ledger.Options{}, true)
+	if err != nil {
+		return nil, err
+	}
+	if err := allowed(ctx, out.ledger, p.operator, action); err != nil {
+		return nil, errors.Join(err, out.Close())
+	}
+	return out, nil
 }
 
 // openKeys opens the keystore alone.

@@ -438,7 +438,7 @@ func (p *program) ledgerErase(c *cli.Context) (err error) {
 		}
 		f.Service, f.Before = m.ID, p.Now().AddDate(0, 0, -m.Retention.Days)
 	}
-	office, err := p.openOffice(c.Context, c)
+	office, err := p.openOffice(c.Context, c, staff.Erase)
 	if err != nil {
 		return err
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/freearea/freearea/iso7816"
 	"github.com/freearea/freearea/manifest"
 	"github.com/freearea/freearea/provisioner"
+	"github.com/freearea/freearea/staff"
 )
 
 func (p *program) pinCommand() *cli.Command {
@@ -45,7 +46,7 @@ func (p *program) pinCommand() *cli.Command {
 }
 
 func (p *program) pinReset(c *cli.Context) (err error) {
-	b, err := p.openBench(c)
+	b, err := p.openBench(c, staff.Cards)
 	if err != nil {
 		return err
 	}
