@@ -18,6 +18,7 @@ import (
 	"github.com/freearea/freearea/keys"
 	"github.com/freearea/freearea/manifest"
 	"github.com/freearea/freearea/provisioner"
+	"github.com/freearea/freearea/staff"
 )
 
 func (p *program) consentCommand() *cli.Command {
@@ -153,7 +154,7 @@ func (p *program) consentRecord(c *cli.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	office, err := p.openOffice(ctx, c)
+	office, err := p.openOffice(ctx, c, staff.Consents)
 	if err != nil {
 		return err
 	}
@@ -293,7 +294,7 @@ func (p *program) consentWithdraw(c *cli.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	office, err := p.openOffice(ctx, c)
+	office, err := p.openOffice(ctx, c, staff.Consents)
 	if err != nil {
 		return err
 	}

@@ -18,6 +18,7 @@ import (
 	"github.com/freearea/freearea/ledger"
 	"github.com/freearea/freearea/manifest"
 	"github.com/freearea/freearea/provisioner"
+	"github.com/freearea/freearea/staff"
 )
 
 func (p *program) reissueCommand() *cli.Command {
@@ -140,7 +141,7 @@ func (p *program) reissue(c *cli.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	office, err := p.openOffice(ctx, c)
+	office, err := p.openOffice(ctx, c, staff.Cards)
 	if err != nil {
 		return err
 	}
