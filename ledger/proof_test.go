@@ -179,6 +179,9 @@ func TestClockPutBack(t *testing.T) {
 	add(t, l, consent("c1", "library"))
 	now = start.Add(-time.Hour)
 	add(t, l, consent("c2", "library"))
+	if reached, err := l.Now(t.Context()); err != nil || !reached.Equal(start) {
+		t.Errorf("the ledger's time is %v, %v", reached, err)
+	}
 	for e, err := range l.Events(t.Context(), ledger.Filter{After: 1}) {
 		must(t, err)
 		if !e.Time.Equal(start) {

@@ -182,6 +182,22 @@ func (l *Ledger) Last(ctx context.Context) (seq int64, err error) {
 	})
 }
 
+// Now returns the time that the ledger has reached: that of its last event,
+// before which none comes after; zero in a ledger without events.
+func (l *Ledger) Now(ctx context.Context) (time.Time, error) {
+	return ask(ctx, l, func() (time.Time, error) {
+		var last string
+		err := l.read.QueryRowContext(ctx, "SELECT time FROM events ORDER BY seq DESC LIMIT 1").Scan(&last)
+		if errors.Is(err, sql.ErrNoRows) {
+			return time.Time{}, nil
+		}
+		if err != nil {
+			return time.Time{}, err
+		}
+		return time.Parse(timeForm, last)
+	})
+}
+
 // Consent is a consent as it stands now.
 type Consent struct {
 	ConsentRecorded

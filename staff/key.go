@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"unicode/utf8"
 
@@ -22,8 +23,9 @@ import (
 
 // Errors of operators' key files.
 var (
-	ErrPassphrase = errors.New("wrong passphrase")
-	ErrMalformed  = errors.New("not an operator's key file")
+	ErrPassphrase  = errors.New("wrong passphrase")
+	ErrMalformed   = errors.New("not an operator's key file")
+	ErrPermissions = errors.New("operator's key file can be read or written by others than its owner")
 )
 
 const (
@@ -157,13 +159,24 @@ func seal(to io.Writer, recipient age.Recipient, plain []byte) error {
 }
 
 // Open reads a key file. The error wraps [ErrPassphrase] or [ErrMalformed]
-// where the content is at fault, and names the file.
+// where the content is at fault, [ErrPermissions] where others than its owner can
+// read or write it, and names the file. It never repeats what stands in it: that
+// may be another secret.
 func Open(path string, passphrase []byte) (*Key, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
+	info, err := f.Stat()
+	switch {
+	case err != nil:
+		return nil, err
+	case !info.Mode().IsRegular():
+		return nil, fmt.Errorf("%s: %w: no regular file", path, ErrMalformed)
+	case runtime.GOOS != "windows" && info.Mode().Perm()&0o077 != 0:
+		return nil, fmt.Errorf("%s: %w: mode %04o, 0600 expected", path, ErrPermissions, info.Mode().Perm())
+	}
 	k, err := read(io.LimitReader(f, maxFile), passphrase)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
@@ -181,12 +194,12 @@ func read(from io.Reader, passphrase []byte) (*Key, error) {
 		return nil, ErrPassphrase
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrMalformed, err)
+		return nil, ErrMalformed
 	}
 	plain, err := io.ReadAll(opened)
 	defer clear(plain)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrMalformed, err)
+		return nil, ErrMalformed
 	}
 	var c content
 	dec := json.NewDecoder(bytes.NewReader(plain))

@@ -65,10 +65,10 @@ type Rule struct {
 // the program, since whoever has a file can read it.
 var rules = []Rule{
 	{Consents, "record consents and their withdrawal", []Role{Clerk, Supervisor}, nil},
-	{Cards, "issue, update, suspend, resume, reissue, revoke, withdraw; PINs", []Role{Clerk, Supervisor}, nil},
+	{Cards, "issue, update, suspend, resume, reissue, revoke, withdraw; PINs; prepare cards and issue tokens for service providers", []Role{Clerk, Supervisor}, nil},
 	{Rekey, "give cards a new key version", []Role{Supervisor}, nil},
-	{HandOver, "hand IDs over to business systems, make lists of IDs from the ledger", []Role{Clerk, Supervisor}, nil},
-	{Read, "verify, prove and export the ledger", []Role{Clerk, Supervisor, Auditor}, nil},
+	{HandOver, "hand IDs over to business systems, make lists of IDs", []Role{Clerk, Supervisor}, nil},
+	{Read, "prove and export the ledger", []Role{Clerk, Supervisor, Auditor}, nil},
 	{Backup, "copy the ledger", []Role{Supervisor, Auditor, KeyCustodian}, nil},
 	{Erase, "erase personal data", []Role{Supervisor}, nil},
 	{ChangeStaff, "add and withdraw operators", []Role{Supervisor}, []Role{Supervisor, KeyCustodian}},

@@ -73,14 +73,30 @@ func TestMalformedKeyFile(t *testing.T) {
 	middle := bytes.Clone(good)
 	middle[len(middle)/2] ^= 1
 	for name, content := range map[string][]byte{
-		"empty": nil, "text": []byte("no key\n"), "cut short": good[:len(good)/2], "a changed byte": middle,
+		"empty": nil, "text": []byte("another secret\n"), "twice": append(bytes.Clone(good), good...), "cut short": good[:len(good)/2], "a changed byte": middle,
 	} {
 		path := filepath.Join(dir, name)
 		if err := os.WriteFile(path, content, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if k, err := staff.Open(path, []byte("pass")); err == nil {
-			t.Errorf("%s: opened as %v", name, k)
+		if k, err := staff.Open(path, []byte("pass")); !errors.Is(err, staff.ErrMalformed) {
+			t.Errorf("%s: opened as %v, %v", name, k, err)
+		} else if strings.Contains(err.Error(), "secret") {
+			t.Errorf("%s: it tells what is in the file: %v", name, err)
+		}
+	}
+	if _, err := staff.Open(dir, []byte("pass")); !errors.Is(err, staff.ErrMalformed) {
+		t.Errorf("a directory: %v", err)
+	}
+	if runtime.GOOS == "windows" {
+		return
+	}
+	for _, mode := range []os.FileMode{0o640, 0o604, 0o602} {
+		if err := os.Chmod(path, mode); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := staff.Open(path, []byte("pass")); !errors.Is(err, staff.ErrPermissions) || !strings.Contains(err.Error(), path) {
+			t.Errorf("mode %v: %v", mode, err)
 		}
 	}
 }

@@ -19,6 +19,7 @@ import (
 	"github.com/freearea/freearea/iso7816"
 	"github.com/freearea/freearea/pcsc"
 	"github.com/freearea/freearea/provisioner"
+	"github.com/freearea/freearea/staff"
 )
 
 func (p *program) slotsCommand() *cli.Command {
@@ -160,7 +161,7 @@ func (p *program) cardShow(c *cli.Context) (err error) {
 	}
 	var pr *provisioner.Provisioner
 	if withKeys {
-		o, err := p.openOffice(ctx, c)
+		o, err := p.openOffice(ctx, c, staff.Cards)
 		if errors.Is(err, fs.ErrNotExist) {
 			// Without a ledger nothing has been recorded of any card yet.
 			o, err = p.openKeys(ctx, c)

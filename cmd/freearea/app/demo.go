@@ -154,7 +154,7 @@ func (d *demonstration) run() (*demoReport, error) {
 		d.hire,
 		func() error {
 			d.say(msg.Of("\na new card, before anything is issued:", "\n発行前の新しいカード:"))
-			if err := d.counter("emulate", "new", d.path("card.img")); err != nil {
+			if err := d.counter(d.as("supervisor", "", "emulate", "new", d.path("card.img"))...); err != nil {
 				return err
 			}
 			return d.counter(append([]string{"card", "show", "--card", card}, d.manifests(services)...)...)

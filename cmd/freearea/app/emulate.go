@@ -94,7 +94,7 @@ func (p *program) emulateNew(c *cli.Context) (err error) {
 	if name == "" {
 		name = p.site.Keys.SecurityDomain
 	}
-	if err := p.cardKey(ctx, store, name, c.Bool("development-key")); err != nil {
+	if err := p.cardKey(ctx, c, store, name, c.Bool("development-key")); err != nil {
 		return err
 	}
 	if _, err := io.ReadFull(p.Rand, cfg.DiversificationData[:]); err != nil {
@@ -127,7 +127,7 @@ func secureChannel(s string) (scp.Protocol, error) {
 }
 
 // cardKey makes sure that the keystore has the card's key set.
-func (p *program) cardKey(ctx context.Context, store keystore, name string, development bool) error {
+func (p *program) cardKey(ctx context.Context, c *cli.Context, store keystore, name string, development bool) error {
 	entries, err := store.Entries(ctx)
 	if err != nil {
 		return err
@@ -141,6 +141,9 @@ func (p *program) cardKey(ctx context.Context, store keystore, name string, deve
 				hint: msg.Of("name another one with --key", "--key で別の名前を指定してください")}
 		}
 		return nil
+	}
+	if err := p.mayManageKeys(c); err != nil {
+		return err
 	}
 	n := keys.New{Name: name, Kind: keys.SecurityDomain}
 	if development {

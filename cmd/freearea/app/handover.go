@@ -84,7 +84,7 @@ func (p *program) handover(c *cli.Context) (err error) {
 	if c.Bool("dry-run") {
 		office, err = p.openFor(c, staff.HandOver) // no event asks who it is
 	} else {
-		office, err = p.openOffice(ctx, c)
+		office, err = p.openOffice(ctx, c, staff.HandOver)
 	}
 	if err != nil {
 		return err

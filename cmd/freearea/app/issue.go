@@ -22,6 +22,7 @@ import (
 	"github.com/freearea/freearea/keys"
 	"github.com/freearea/freearea/manifest"
 	"github.com/freearea/freearea/provisioner"
+	"github.com/freearea/freearea/staff"
 )
 
 // japan is where dates on cards and in manifests are meant.
@@ -152,7 +153,7 @@ func (p *program) issue(c *cli.Context) (err error) {
 	if request.LoadFile, err = m.OpenLoadFile(); err != nil {
 		return err
 	}
-	office, err := p.openOffice(ctx, c)
+	office, err := p.openOffice(ctx, c, staff.Cards)
 	if err != nil {
 		return err
 	}
@@ -304,7 +305,7 @@ func (p *program) reconcile(c *cli.Context, pr *provisioner.Provisioner, do job)
 			return p.printJSON(c, out)
 		case out.NothingToDo:
 			p.printf(unchanged)
-		case todo.NothingToDo():
+		case more:
 			p.printf(wouldTakeBack, todo.Service)
 		}
 		return nil

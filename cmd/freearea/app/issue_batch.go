@@ -28,6 +28,7 @@ import (
 	"github.com/freearea/freearea/iso7816"
 	"github.com/freearea/freearea/manifest"
 	"github.com/freearea/freearea/pcsc"
+	"github.com/freearea/freearea/staff"
 )
 
 func (p *program) issueBatchCommand() *cli.Command {
@@ -101,7 +102,7 @@ func (p *program) issueBatch(c *cli.Context) (err error) {
 	if o.LoadFile, err = m.OpenLoadFile(); err != nil {
 		return err
 	}
-	office, err := p.openOffice(ctx, c)
+	office, err := p.openOffice(ctx, c, staff.Cards)
 	if err != nil {
 		return err
 	}

@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"time"
 
 	"github.com/urfave/cli/v2"
 	"golang.org/x/mod/sumdb/note"
@@ -17,6 +18,7 @@ import (
 	"github.com/freearea/freearea/internal/durable"
 	"github.com/freearea/freearea/keys"
 	"github.com/freearea/freearea/ledger"
+	"github.com/freearea/freearea/staff"
 )
 
 // passphraseSource is where the flags say that the keystore's passphrase comes
@@ -98,9 +100,30 @@ type office struct {
 	asking     bool
 }
 
-// openOffice opens both, with an operator who signs. The ledger must be there.
-func (p *program) openOffice(ctx context.Context, c *cli.Context) (*office, error) {
-	return p.openOfficeWith(ctx, c, ledger.Options{}, true)
+// openOffice opens both, with an operator who signs and may do what is to be
+// done: who may not is refused before a card is used or a plan shown. The ledger
+// must be there.
+func (p *program) openOffice(ctx context.Context, c *cli.Context, action staff.Action) (*office, error) {
+	out, err := p.openOfficeWith(ctx, c, ledger.Options{}, true)
+	if err != nil {
+		return nil, err
+	}
+	if err := allowed(ctx, out.ledger, p.operator, action); err != nil {
+		return nil, errors.Join(err, out.Close())
+	}
+	return out, nil
+}
+
+// warnOfClock warns where the ledger is ahead of the clock: one of the two is or
+// was wrong, and times of keeping are counted from what the ledger says.
+func (p *program) warnOfClock(ctx context.Context, book *ledger.Ledger) error {
+	reached, err := book.Now(ctx)
+	if ahead := reached.Sub(p.Now()); err == nil && ahead > time.Minute {
+		p.notef(msg.Of("freearea: warning: the ledger's last event is of %s, later than this computer's clock by %s: what is recorded gets that time until the clock has caught up; set the clock, or find out who put it forward",
+			"freearea: 警告: 台帳の最後のイベントの日時 %s は、このコンピューターの時計より %s 先です。時計が追いつくまで、記録の日時は最後のイベントと同じになります。時計を確認してください"),
+			reached.In(japan).Format(time.DateTime), ahead.Round(time.Second))
+	}
+	return err
 }
 
 // openKeys opens the keystore alone.
@@ -158,7 +181,11 @@ func (p *program) furnish(ctx context.Context, c *cli.Context, store keystore, o
 	if out.ledger, err = p.openLedgerWith(ctx, o); err != nil {
 		return nil, err
 	}
-	if err := compare(ctx, out.ledger, out.checkpoint, out.known); err != nil {
+	err = compare(ctx, out.ledger, out.checkpoint, out.known)
+	if err == nil && signed {
+		err = p.warnOfClock(ctx, out.ledger)
+	}
+	if err != nil {
 		return nil, errors.Join(err, out.ledger.Close())
 	}
 	return out, nil

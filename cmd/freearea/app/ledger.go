@@ -438,7 +438,7 @@ func (p *program) ledgerErase(c *cli.Context) (err error) {
 		}
 		f.Service, f.Before = m.ID, p.Now().AddDate(0, 0, -m.Retention.Days)
 	}
-	office, err := p.openOffice(c.Context, c)
+	office, err := p.openOffice(c.Context, c, staff.Erase)
 	if err != nil {
 		return err
 	}
@@ -467,7 +467,7 @@ func (p *program) ledgerErase(c *cli.Context) (err error) {
 	left, fault := office.ledger.StillHave(c.Context, f.Consent)
 	for _, consent := range left {
 		p.notef(msg.Of("freearea: note: consent %s had the ID before, on a card that may still hold it: it keeps its values until that card is wiped or expires; erase again then",
-			"freearea: 注意: 同じIDを以前に持っていた同意 %s の値は、そのカードが消去されるか期限が切れるまで残ります。その後、もう一度消去してください"), consent)
+			"freearea: お知らせ: 同じIDを以前に持っていた同意 %s の値は、そのカードが消去されるか期限が切れるまで残ります。その後、もう一度消去してください"), consent)
 	}
 	return errors.Join(err, fault)
 }

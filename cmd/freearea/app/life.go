@@ -22,6 +22,7 @@ import (
 	"github.com/freearea/freearea/manifest"
 	"github.com/freearea/freearea/provisioner"
 	"github.com/freearea/freearea/reader"
+	"github.com/freearea/freearea/staff"
 )
 
 // bench is what a command on one service works with.
@@ -32,7 +33,7 @@ type bench struct {
 }
 
 // openBench opens them for the manifest that is the command's argument.
-func (p *program) openBench(c *cli.Context) (*bench, error) {
+func (p *program) openBench(c *cli.Context, action staff.Action) (*bench, error) {
 	path, err := oneArgument(c, "MANIFEST")
 	if err != nil {
 		return nil, err
@@ -41,7 +42,7 @@ func (p *program) openBench(c *cli.Context) (*bench, error) {
 	if err != nil {
 		return nil, err
 	}
-	office, err := p.openOffice(c.Context, c)
+	office, err := p.openOffice(c.Context, c, action)
 	if err != nil {
 		return nil, err
 	}
@@ -74,7 +75,7 @@ func (p *program) updateCommand() *cli.Command {
 }
 
 func (p *program) update(c *cli.Context) (err error) {
-	b, err := p.openBench(c)
+	b, err := p.openBench(c, staff.Cards)
 	if err != nil {
 		return err
 	}
@@ -196,7 +197,7 @@ func (p *program) resumeCommand() *cli.Command {
 
 func (p *program) locking(plan func(*provisioner.Provisioner, context.Context, *provisioner.Session, *manifest.Manifest) (*provisioner.Plan, error)) cli.ActionFunc {
 	return func(c *cli.Context) (err error) {
-		b, err := p.openBench(c)
+		b, err := p.openBench(c, staff.Cards)
 		if err != nil {
 			return err
 		}
@@ -234,7 +235,7 @@ func (p *program) withdraw(c *cli.Context) (err error) {
 	if without == (c.String("id") == "" && c.String("consent") == "") {
 		return usagef(msg.Of("--without-card goes with --id or --consent, and they with it", "--without-card は --id または --consent と組み合わせて指定してください"))
 	}
-	b, err := p.openBench(c)
+	b, err := p.openBench(c, staff.Cards)
 	if err != nil {
 		return err
 	}
@@ -459,6 +460,12 @@ func (p *program) wipePending(c *cli.Context, pr *provisioner.Provisioner, s *pr
 				"freearea: お知らせ: 失効済みの %s がこのカードに残っています。消去にはトークンが必要です"), issue.Service)
 			continue
 		}
+		if errors.Is(err, provisioner.ErrOtherInstance) {
+			pending = append(pending, issue.Service)
+			p.notef(msg.Of("freearea: note: %s was revoked and is still on this card; erasing it takes the manifest that it was issued with",
+				"freearea: お知らせ: 失効済みの %s がこのカードに残っています。消去には発行時のマニフェストが必要です"), issue.Service)
+			continue
+		}
 		if err != nil {
 			return wiped, pending, err
 		}
@@ -490,7 +497,7 @@ func (p *program) rekey(c *cli.Context) (err error) {
 	if days := c.Int("keep-days"); days < 1 || days > 3650 {
 		return usagef(msg.Of("--keep-days %d: 1 to 3650; --finish takes the old key off at once", "--keep-days %d: 1〜3650 を指定してください。直ちに取り除くには --finish を使います"), days)
 	}
-	b, err := p.openBench(c)
+	b, err := p.openBench(c, staff.Rekey)
 	if err != nil {
 		return err
 	}

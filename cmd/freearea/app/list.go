@@ -101,7 +101,9 @@ func (p *program) listBuild(c *cli.Context) (err error) {
 	case c.Bool("from-ledger"):
 		site, err = p.openFor(c, staff.HandOver)
 	case signed:
-		site, err = p.openKeys(c.Context, c)
+		if err = p.may(c, staff.HandOver); err == nil {
+			site, err = p.openKeys(c.Context, c)
+		}
 	}
 	if err != nil {
 		return err

@@ -12,6 +12,7 @@ import (
 	"github.com/freearea/freearea/iso7816"
 	"github.com/freearea/freearea/keys"
 	"github.com/freearea/freearea/provisioner"
+	"github.com/freearea/freearea/staff"
 )
 
 func (p *program) operatorCommand() *cli.Command {
@@ -84,6 +85,9 @@ func (p *program) operatorPrepare(c *cli.Context) (err error) {
 		if q.Above, err = aidFlag(c, "above"); err != nil {
 			return err
 		}
+	}
+	if err := p.may(c, staff.Cards); err != nil {
+		return err
 	}
 	store, err := p.openKeystore(ctx, c)
 	if err != nil {

@@ -11,6 +11,7 @@ import (
 	"github.com/freearea/freearea/manifest"
 	"github.com/freearea/freearea/provisioner"
 	"github.com/freearea/freearea/reader"
+	"github.com/freearea/freearea/staff"
 )
 
 func (p *program) pinCommand() *cli.Command {
@@ -46,7 +47,7 @@ func (p *program) pinCommand() *cli.Command {
 }
 
 func (p *program) pinReset(c *cli.Context) (err error) {
-	b, err := p.openBench(c)
+	b, err := p.openBench(c, staff.Cards)
 	if err != nil {
 		return err
 	}

@@ -262,7 +262,7 @@ func (p *program) staffWithdraw(c *cli.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	office, err := p.openOffice(c.Context, c)
+	office, err := p.openOffice(c.Context, c, staff.ChangeStaff)
 	if err != nil {
 		return err
 	}
@@ -335,13 +335,13 @@ func actionText(a staff.Action) msg.Text {
 	case staff.Consents:
 		return msg.Of("record consents and their withdrawal", "同意とその撤回の記録")
 	case staff.Cards:
-		return msg.Of("issue, update, suspend, resume, reissue, revoke, withdraw; PINs", "発行、更新、停止、再開、再発行、失効、取消、PIN")
+		return msg.Of("issue, update, suspend, resume, reissue, revoke, withdraw; PINs; prepare cards and issue tokens for service providers", "発行、更新、停止、再開、再発行、失効、取消、PIN、サービス提供者のためのカードの準備とトークンの発行")
 	case staff.Rekey:
 		return msg.Of("give cards a new key version", "カードの鍵の更新")
 	case staff.HandOver:
-		return msg.Of("hand IDs over to business systems, make lists of IDs from the ledger", "業務システムへの引渡し、台帳からのIDリストの作成")
+		return msg.Of("hand IDs over to business systems, make lists of IDs", "業務システムへの引渡し、IDリストの作成")
 	case staff.Read:
-		return msg.Of("verify, prove and export the ledger", "台帳の検証、証明、書き出し")
+		return msg.Of("prove and export the ledger", "台帳の証明、書き出し")
 	case staff.Backup:
 		return msg.Of("copy the ledger", "台帳の複製")
 	case staff.Erase:
@@ -416,6 +416,8 @@ func (p *program) mayManageKeys(c *cli.Context) error { return p.may(c, staff.Ma
 // out, before people are asked for anything. recordExchange holds them to it.
 func (p *program) mayExchangeKeys(c *cli.Context) error { return p.may(c, staff.ExchangeKeys) }
 
+// may tells whether who has signed in may do something that leaves no event
+// behind, where there is a staff.
 func (p *program) may(c *cli.Context, action staff.Action) (err error) {
 	if staffed, err := p.hasStaff(); err != nil || !staffed {
 		return err

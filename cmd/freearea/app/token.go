@@ -15,6 +15,7 @@ import (
 	"github.com/freearea/freearea/iso7816"
 	"github.com/freearea/freearea/keys"
 	"github.com/freearea/freearea/provisioner"
+	"github.com/freearea/freearea/staff"
 )
 
 func (p *program) tokenCommand() *cli.Command {
@@ -198,7 +199,7 @@ func (p *program) tokenRequest(c *cli.Context) (err error) {
 	if err != nil {
 		return fmt.Errorf("approval: %w", err)
 	}
-	office, err := p.openOffice(ctx, c)
+	office, err := p.openOffice(ctx, c, staff.Cards)
 	if err != nil {
 		return err
 	}
@@ -289,6 +290,9 @@ func (p *program) tokenIssue(c *cli.Context) (err error) {
 	}
 	if err := provisioner.CheckRequest(r, m, p.Profiles); err != nil {
 		return about(path, err)
+	}
+	if err := p.may(c, staff.Cards); err != nil {
+		return err
 	}
 	store, err := p.openKeystore(ctx, c)
 	if err != nil {
