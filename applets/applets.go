@@ -80,6 +80,12 @@ type PINError struct {
 }
 
 func (e *PINError) Error() string {
+	switch e.TriesLeft {
+	case 0:
+		return "wrong PIN, no tries left: it is blocked"
+	case 1:
+		return "wrong PIN, 1 try left"
+	}
 	return fmt.Sprintf("wrong PIN, %d tries left", e.TriesLeft)
 }
 

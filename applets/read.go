@@ -31,7 +31,7 @@ func (s storeKeys) get(ctx context.Context, info ApplicationInfo) (keys.Set, err
 			return keys.Set{}, err
 		}
 	}
-	return keys.Set{}, fmt.Errorf("%w: %s has key versions % d, the terminal has none of them as %s",
+	return keys.Set{}, fmt.Errorf("%w: %s has key versions %v, the terminal has none of them as %s",
 		ErrNoReadKey, info.AID, info.KeyVersions, s.name)
 }
 

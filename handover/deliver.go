@@ -3,6 +3,7 @@ package handover
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -22,13 +23,24 @@ func (b *Batch) Name() string {
 	return fmt.Sprintf("%s-%012d-%.8s.%s", b.Service, b.Through, b.Batch, b.Format)
 }
 
+// CheckFolder refuses what is no directory, before a batch is decided for it.
+func CheckFolder(dir string) error {
+	info, err := os.Stat(dir)
+	if err == nil && !info.IsDir() {
+		err = &fs.PathError{Op: "write into", Path: dir, Err: errors.New("not a folder")}
+	}
+	return err
+}
+
 // ToFile writes the batch into a directory, durably, under its [Batch.Name]. A
 // file of that name with the same content is the batch, from a run that was
 // interrupted; with another content it is an error that wraps fs.ErrExist.
 func ToFile(dir string, b *Batch) error {
 	path := filepath.Join(dir, b.Name())
 	f, err := os.CreateTemp(dir, ".handover-*") // mode 0600
-	if err != nil {
+	if about := new(fs.PathError); errors.As(err, &about) {
+		return &fs.PathError{Op: "write into", Path: dir, Err: about.Err} // nobody knows the file by name
+	} else if err != nil {
 		return err
 	}
 	defer os.Remove(f.Name())
@@ -114,7 +126,7 @@ func (w Webhook) Where() string {
 
 // Send sends the batch, and again while the receiver can't be reached or has
 // trouble of its own (408, 429, 5xx). The error wraps [ErrRefused] where it
-// answered and did not take it.
+// answered and did not take it, else [ErrCertificate] or [ErrUnreachable].
 func (w Webhook) Send(ctx context.Context, b *Batch) error {
 	if err := w.Check(); err != nil {
 		return err
@@ -174,7 +186,13 @@ func (w Webhook) try(ctx context.Context, client *http.Client, b *Batch, signatu
 		if errors.As(err, &about) {
 			err = about.Err // without the address's query
 		}
-		return false, fmt.Errorf("%s: %w", w.Where(), err)
+		switch {
+		case errors.As(err, new(*tls.CertificateVerificationError)):
+			return true, fmt.Errorf("%w: %s: %w", ErrCertificate, w.Where(), err)
+		case ctx.Err() != nil:
+			return true, fmt.Errorf("%s: %w", w.Where(), err)
+		}
+		return false, fmt.Errorf("%w: %s: %w", ErrUnreachable, w.Where(), err)
 	}
 	defer answer.Body.Close()
 	_, _ = io.CopyN(io.Discard, answer.Body, 64<<10) // so that the connection can be used again

@@ -41,6 +41,12 @@ var (
 	ErrFormat = errors.New("the open batch is of another format")
 	// ErrRefused: the receiver did not take the batch.
 	ErrRefused = errors.New("the receiver did not take the batch")
+	// ErrUnreachable: there was no answer, so nobody knows whether the receiver
+	// has the batch.
+	ErrUnreachable = errors.New("the receiver can't be reached")
+	// ErrCertificate: who answered could not show to be the receiver, and was sent
+	// nothing.
+	ErrCertificate = errors.New("the receiver's certificate is not good")
 	// ErrInsecure: the address is neither HTTPS nor this machine's own.
 	ErrInsecure = errors.New("the address is not secure")
 )

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"log"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -286,6 +287,51 @@ func TestToFile(t *testing.T) {
 	}
 	if err := handover.ToFile(filepath.Join(dir, "none"), b); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("into no directory: %v", err)
+	} else if strings.Contains(err.Error(), ".handover") {
+		t.Errorf("the error names a file that nobody knows: %v", err)
+	}
+	check(t, handover.CheckFolder(dir))
+	if err := handover.CheckFolder(filepath.Join(dir, "none")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("no directory is one: %v", err)
+	}
+	if err := handover.CheckFolder(filepath.Join(dir, b.Name())); err == nil {
+		t.Error("a file is a directory")
+	}
+}
+
+// Who does not answer is asked again; who can't show to be the receiver is not,
+// and gets nothing.
+func TestWebhookWithoutAnswer(t *testing.T) {
+	o := newOffice(t)
+	o.issued(o.consented("A", cardA), "MS-1", cardA, 1)
+	b, err := o.next(handover.CSV)
+	check(t, err)
+	asked := 0
+	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { asked++ })
+	gone := httptest.NewServer(handler)
+	gone.Close()
+	stranger := httptest.NewUnstartedServer(handler)
+	stranger.Config.ErrorLog = log.New(io.Discard, "", 0)
+	stranger.StartTLS()
+	defer stranger.Close()
+	for _, tt := range []struct {
+		name, address string
+		waits         int
+		want          error
+	}{
+		{"nobody there", gone.URL, 3, handover.ErrUnreachable},
+		{"somebody else", stranger.URL, 0, handover.ErrCertificate},
+	} {
+		u, err := url.Parse(tt.address + "/ids?token=secret")
+		check(t, err)
+		waits := 0
+		err = handover.Webhook{URL: u, Key: "counter",
+			Sign: func(context.Context, []byte) ([]byte, error) { return []byte("signature"), nil },
+			Wait: func(context.Context, int) error { waits++; return nil },
+		}.Send(t.Context(), b)
+		if !errors.Is(err, tt.want) || waits != tt.waits || asked != 0 || strings.Contains(err.Error(), "secret") {
+			t.Errorf("%s: %v after %d waits, want %v after %d; %d requests arrived", tt.name, err, waits, tt.want, tt.waits, asked)
+		}
 	}
 }
 

@@ -722,3 +722,27 @@ func TestDocumentation(t *testing.T) {
 		}
 	}
 }
+
+// A PIN is held against the manifest also where nothing else is written.
+func TestCheckPIN(t *testing.T) {
+	with, without := &Manifest{}, &Manifest{}
+	with.PIN.Policy, with.PIN.MinDigits, with.PIN.MaxDigits = PINRequired, 4, 12
+	for _, tt := range []struct {
+		m    *Manifest
+		pin  PINDigits
+		want Rule
+	}{
+		{with, "2580", ""},
+		{with, "", RuleSubjectPINMissing},
+		{with, "258", RuleSubjectPIN},
+		{with, "258O", RuleSubjectPIN},
+		{with, "123456789018", RuleIndividualNumber},
+		{without, "", ""},
+		{without, "2580", RuleSubjectPINUnused},
+	} {
+		err := tt.m.CheckPIN(tt.pin)
+		if tt.want == "" && err != nil || tt.want != "" && !errors.Is(err, tt.want) {
+			t.Errorf("%d digits, policy %q: %v, want %q", len(tt.pin), tt.m.PIN.Policy, err, tt.want)
+		}
+	}
+}

@@ -107,22 +107,39 @@ func (m *Manifest) CheckSubject(s Subject) error {
 		fault("items."+name, RuleSubjectItemUnknown)
 	}
 
-	pin := string(s.PIN)
-	switch {
-	case m.PIN.Policy != PINRequired && pin != "":
-		fault("pin", RuleSubjectPINUnused)
-	case m.PIN.Policy != PINRequired || pin == "" && s.KeepPIN:
-	case pin == "":
-		fault("pin", RuleSubjectPINMissing, m.PIN.MinDigits, m.PIN.MaxDigits)
-	case len(pin) < m.PIN.MinDigits || len(pin) > m.PIN.MaxDigits || !onlyOf(pin, digitChars):
-		fault("pin", RuleSubjectPIN, m.PIN.MinDigits, m.PIN.MaxDigits)
-	case HoldsIndividualNumber(pin):
-		fault("pin", RuleIndividualNumber)
+	if m.PIN.Policy != PINRequired || s.PIN != "" || !s.KeepPIN {
+		faults = append(faults, m.pinFaults(s.PIN)...)
 	}
 	if len(faults) == 0 {
 		return nil
 	}
 	return faults
+}
+
+// CheckPIN holds a PIN against the manifest, as [Manifest.CheckSubject] does.
+func (m *Manifest) CheckPIN(pin PINDigits) error {
+	if faults := m.pinFaults(pin); len(faults) > 0 {
+		return faults
+	}
+	return nil
+}
+
+func (m *Manifest) pinFaults(digits PINDigits) Faults {
+	pin := string(digits)
+	fault := func(rule Rule, args ...any) Faults { return Faults{{Key: "pin", Rule: rule, args: args}} }
+	switch {
+	case m.PIN.Policy != PINRequired && pin != "":
+		return fault(RuleSubjectPINUnused)
+	case m.PIN.Policy != PINRequired:
+		return nil
+	case pin == "":
+		return fault(RuleSubjectPINMissing, m.PIN.MinDigits, m.PIN.MaxDigits)
+	case len(pin) < m.PIN.MinDigits || len(pin) > m.PIN.MaxDigits || !onlyOf(pin, digitChars):
+		return fault(RuleSubjectPIN, m.PIN.MinDigits, m.PIN.MaxDigits)
+	case HoldsIndividualNumber(pin):
+		return fault(RuleIndividualNumber)
+	}
+	return nil
 }
 
 // fits reports whether a value is of the type. Values are UTF-8.

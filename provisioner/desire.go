@@ -102,9 +102,6 @@ func (p *Provisioner) Desire(ctx context.Context, r Request) (*Desired, error) {
 	if r.Rekey != nil && (r.Carry == nil || r.Carry.Cause != "") {
 		return nil, errors.New("only what is on the card is given other read keys")
 	}
-	if err := p.checkConsent(ctx, r); err != nil {
-		return nil, err
-	}
 	if c := r.Carry; c != nil {
 		if c.From.Service != m.ID {
 			return nil, fmt.Errorf("an issue of %q is no issue of %q", c.From.Service, m.ID)
@@ -113,7 +110,12 @@ func (p *Provisioner) Desire(ctx context.Context, r Request) (*Desired, error) {
 			r.Subject.ID = c.From.ID
 		}
 	}
+	// Before the consent: an item that was forgotten, or misspelt, is not one that
+	// the holder did not agree to.
 	if err := m.CheckSubject(r.Subject); err != nil {
+		return nil, err
+	}
+	if err := p.checkConsent(ctx, r); err != nil {
 		return nil, err
 	}
 	if got := r.LoadFile.Hash(); got != [sha256.Size]byte(m.LoadFile.SHA256) {

@@ -212,7 +212,7 @@ func (a *attempt) first(ctx context.Context, services []Service, pin asker) (*Ta
 			if absent == ErrNoService {
 				absent = &ServiceError{s.ID, err}
 			}
-		case missing(err):
+		case Missing(err):
 		default:
 			return nil, &ServiceError{s.ID, err}
 		}
@@ -220,10 +220,10 @@ func (a *attempt) first(ctx context.Context, services []Service, pin asker) (*Ta
 	return nil, absent
 }
 
-// missing tells whether a SELECT found that the card does not have the
-// instance: it said so, the application selected before answered in its place
+// Missing reports whether an error of a SELECT by AID tells that the card does
+// not have the instance, or has it locked: it said so, the application selected before answered in its place
 // (GPCS 6.4.2.1.2), or it is a card that knows no SELECT by AID at all.
-func missing(err error) bool {
+func Missing(err error) bool {
 	var status *iso7816.StatusError
 	switch {
 	case errors.Is(err, applets.ErrWrongApplication):

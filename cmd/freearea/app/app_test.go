@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/urfave/cli/v2"
 
 	"github.com/freearea/freearea/applets"
 	"github.com/freearea/freearea/cmd/freearea/internal/msg"
@@ -163,6 +164,40 @@ func TestResultsGoToStdoutAndErrorsToStderr(t *testing.T) {
 	if status != exitFailed || stdout != "" || !strings.HasPrefix(stderr, "freearea: error: site configuration: ") {
 		t.Errorf("status %d, stdout %q, stderr %q", status, stdout, stderr)
 	}
+}
+
+// TestPlaceholders: what a flag's value is called comes first among what stands
+// in backquotes, in both languages; a command's name there would be taken for it.
+func TestPlaceholders(t *testing.T) {
+	japanese := testProgram(msg.Japanese, new(bytes.Buffer)).cli()
+	var look func(path string, english, japanese []cli.Flag)
+	look = func(path string, english, japanese []cli.Flag) {
+		for i, f := range english {
+			name := path + " --" + f.Names()[0]
+			var has [2]bool
+			for l, f := range []cli.Flag{f, japanese[i]} {
+				_, rest, found := strings.Cut(f.(cli.DocGenerationFlag).GetUsage(), "`")
+				value, _, _ := strings.Cut(rest, "`")
+				has[l] = found
+				if strings.Contains(value, " ") {
+					t.Errorf("%s: its value is called %q", name, value)
+				}
+			}
+			if has[0] != has[1] {
+				t.Errorf("%s: its value has a name in one language only", name)
+			}
+		}
+	}
+	var walk func(path string, english, japanese []*cli.Command)
+	walk = func(path string, english, japanese []*cli.Command) {
+		for i, c := range english {
+			look(path+" "+c.Name, c.Flags, japanese[i].Flags)
+			walk(path+" "+c.Name, c.Subcommands, japanese[i].Subcommands)
+		}
+	}
+	english := testProgram(msg.English, new(bytes.Buffer)).cli()
+	look("freearea", english.Flags, japanese.Flags)
+	walk("freearea", english.Commands, japanese.Commands)
 }
 
 func TestClosest(t *testing.T) {

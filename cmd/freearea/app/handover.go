@@ -75,6 +75,11 @@ func (p *program) handover(c *cli.Context) (err error) {
 			return err
 		}
 	}
+	if dir := c.String("dir"); dir != "" {
+		if err := handover.CheckFolder(dir); err != nil {
+			return err
+		}
+	}
 	var office *office
 	if c.Bool("dry-run") {
 		office, err = p.openFor(c, staff.HandOver) // no event asks who it is

@@ -45,6 +45,8 @@ type reporting struct {
 	KeyVersion  byte     `json:"key_version"`
 	Wiped       []string `json:"wiped"`   // revoked services that were erased on the way
 	Pending     []string `json:"pending"` // and those that are still to be
+	// KeptUntil is the last day of the older read key beside it.
+	KeptUntil *string `json:"kept_until"`
 }
 
 func (p *program) issueCommand() *cli.Command {
@@ -56,7 +58,7 @@ func (p *program) issueCommand() *cli.Command {
 		Flags: []cli.Flag{
 			p.cardFlag(),
 			p.cutFlag(),
-			&cli.StringFlag{Name: "consent", Usage: t(msg.Of("signed consent `FILE`, as `consent record` wrote it", "`consent record` が書いた署名済み同意 `FILE`"))},
+			&cli.StringFlag{Name: "consent", Usage: t(msg.Of("signed consent `FILE`, as `consent record` wrote it", "署名済み同意の `FILE`(`consent record` が書いたもの)"))},
 			&cli.StringFlag{Name: "id", Usage: t(msg.Of("the holder's `ID`, where the service's IDs are given", "IDが外部から与えられるサービスでの利用者 `ID`"))},
 			p.itemFlag(),
 			&cli.StringFlag{Name: "pin-file", Usage: t(msg.Of("read the PIN from `FILE` instead of asking", "PINを `FILE` から読む(既定:画面で尋ねる)"))},
@@ -329,6 +331,13 @@ func (p *program) reconcile(c *cli.Context, pr *provisioner.Provisioner, do job)
 	if !result.Expiry.IsZero() {
 		out.Expiry = orNull(result.Expiry.Format(time.DateOnly))
 	}
+	kept, keeps, err := pr.Ledger.KeptKey(ctx, todo.Service, session.CardRef)
+	if err != nil {
+		return err
+	}
+	if keeps {
+		out.KeptUntil = orNull(kept.Until)
+	}
 	if c.Bool("json") {
 		return p.printJSON(c, out)
 	}
@@ -339,6 +348,9 @@ func (p *program) reconcile(c *cli.Context, pr *provisioner.Provisioner, do job)
 		p.printf(tookBack, todo.Service)
 	default:
 		p.sayDone(todo.Purpose, todo.Service, result)
+	}
+	if keeps && todo.Purpose == provisioner.RekeyRun {
+		p.printf(msg.Of("version %d stays on the card beside it until %s; after that `freearea rekey` takes it off", "バージョン %d の鍵も %s までカードに残ります。その後の `freearea rekey` で取り除きます"), kept.KeyVersion, kept.Until)
 	}
 	return nil
 }
@@ -535,6 +547,11 @@ func pinError(err error) error {
 		return &spoken{
 			text: msg.Of("no terminal to ask for the PIN", "暗証番号の入力を求める端末がありません"),
 			hint: msg.Of("use --pin-file", "--pin-file を使ってください")}
+	case errors.Is(err, passphrase.ErrEmpty), errors.Is(err, passphrase.ErrTooLong):
+		return &spoken{
+			text: msg.Of("this is no PIN", "暗証番号の形式が正しくありません"),
+			hint: msg.Of("a PIN is 4 to 12 digits; a file named with --pin-file has nothing else in it", "暗証番号は4〜12桁の数字です。--pin-file のファイルにはそれだけを書いてください"),
+			code: err}
 	case errors.Is(err, passphrase.ErrMismatch):
 		return &spoken{
 			text: msg.Of("the two PINs are not the same", "2回の暗証番号が一致しません"),

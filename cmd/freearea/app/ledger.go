@@ -24,7 +24,7 @@ import (
 
 func (p *program) ledgerCommand() *cli.Command {
 	t := p.lang.T
-	key := &cli.StringFlag{Name: "key", Usage: t(msg.Of("`KEY` of the checkpoints as `freearea ledger key` prints it, or a file with every version of it, one a line", "`freearea ledger key` が示すチェックポイントの鍵 `KEY`、または鍵の各バージョンを1行ずつ書いたファイル"))}
+	key := &cli.StringFlag{Name: "key", Usage: t(msg.Of("`KEY` of the checkpoints as `freearea ledger key` prints it, or a file with every version of it, one a line", "チェックポイントの鍵 `KEY`、または各バージョンの鍵を1行ずつ書いたファイル(`freearea ledger key` の出力)"))}
 	return p.group(&cli.Command{
 		Name:  "ledger",
 		Usage: t(msg.Of("the record of what was done: verify, prove, export, copy, erase", "業務記録の検証、証明、書き出し、複製、消去")),

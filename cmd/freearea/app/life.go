@@ -114,6 +114,11 @@ func (p *program) change(c *cli.Context, b *bench, look func(iso7816.Card) error
 		if !ok {
 			return nil, fmt.Errorf("%w: %s", provisioner.ErrNotOnCard, b.manifest.ID)
 		}
+		if held, err := b.ledger.IsSuspended(ctx, b.manifest.ID, s.CardRef); err != nil {
+			return nil, err
+		} else if held {
+			return nil, fmt.Errorf("%w: %s", provisioner.ErrSuspended, b.manifest.ID)
+		}
 		r := provisioner.Request{
 			Manifest: b.manifest, LoadFile: file, Now: p.Now().In(japan), Reason: c.String("reason"),
 			Carry:   &provisioner.Carry{From: active},
@@ -135,6 +140,14 @@ func (p *program) change(c *cli.Context, b *bench, look func(iso7816.Card) error
 		}
 		if err := fill(&r); err != nil {
 			return nil, err
+		}
+		// The ledger has the last day of the service, and not what is printed on the card.
+		if c.String("card-expiry") == "" && r.Now.Format(time.DateOnly) > active.Expiry {
+			return nil, &spoken{
+				text: msg.Of("%s on this card has ended: it was good until %s", "このカードの %s は終了しています(%s まで有効)"), args: []any{b.manifest.ID, active.Expiry},
+				hint: msg.Of("where the card itself is still valid: ask the holder again, then `freearea update` with the new --consent and with --card-expiry, the date printed on the card; an expired card has to be renewed first",
+					"カード自体が有効な場合は、改めて同意を得て、新しい --consent と、券面の日付の --card-expiry を指定して `freearea update` を実行してください。カードの期限が切れている場合は、先にカードの更新が必要です"),
+				code: provisioner.ErrTermEnded}
 		}
 		d, err := b.provisioner.Desire(ctx, r)
 		if err != nil {
@@ -483,7 +496,11 @@ func (p *program) rekey(c *cli.Context) (err error) {
 		return err
 	}
 	defer closing(&err, b.Close)
+	if b.manifest.Keys.Read == "" {
+		return fmt.Errorf("%w: %s", provisioner.ErrNoReadKey, b.manifest.ID)
+	}
 	var tap *reader.Tap
+	var absent error // why there is no tap; the ledger may know better
 	look := func(card iso7816.Card) error {
 		service, err := p.service(c.Context, b.manifest, b.keys, true)
 		if err != nil {
@@ -503,9 +520,15 @@ func (p *program) rekey(c *cli.Context) (err error) {
 			return err
 		}
 		tap, err = r.Read(c.Context, card)
+		if errors.Is(err, reader.ErrNoService) {
+			absent, err = err, nil
+		}
 		return err
 	}
 	return p.change(c, b, look, func(r *provisioner.Request) error {
+		if absent != nil {
+			return absent
+		}
 		r.Rekey = &provisioner.Rekey{}
 		if !c.Bool("finish") {
 			r.Rekey.KeepUntil = r.Now.AddDate(0, 0, c.Int("keep-days"))

@@ -10,6 +10,7 @@ import (
 	"github.com/freearea/freearea/iso7816"
 	"github.com/freearea/freearea/manifest"
 	"github.com/freearea/freearea/provisioner"
+	"github.com/freearea/freearea/reader"
 	"github.com/freearea/freearea/staff"
 )
 
@@ -113,8 +114,8 @@ func (p *program) pinChange(c *cli.Context) (err error) {
 		return err
 	}
 	defer clear(after)
-	if len(after) < m.PIN.MinDigits || len(after) > m.PIN.MaxDigits {
-		return fmt.Errorf("%w: %d to %d digits are allowed", applets.ErrMalformedPIN, m.PIN.MinDigits, m.PIN.MaxDigits)
+	if err := m.CheckPIN(manifest.PINDigits(after)); err != nil {
+		return err
 	}
 	old, err := applets.NewPIN(string(before))
 	if err != nil {
@@ -136,7 +137,9 @@ func (p *program) pinChange(c *cli.Context) (err error) {
 		return err
 	}
 	defer closing(&err, closeCard)
-	if err := changer.ChangePIN(ctx, card, request, old, replacement); err != nil {
+	if err := changer.ChangePIN(ctx, card, request, old, replacement); reader.Missing(err) {
+		return fmt.Errorf("%w: %s", reader.ErrNoService, m.ID)
+	} else if err != nil {
 		return err
 	}
 	if c.Bool("json") {

@@ -7,6 +7,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/freearea/freearea/applets"
 	"github.com/freearea/freearea/cmd/freearea/internal/msg"
 	"github.com/freearea/freearea/delegation"
 	"github.com/freearea/freearea/manifest"
@@ -276,6 +277,13 @@ func (p *program) explain(err error) string {
 	if mismatch := new(delegation.MismatchError); p.lang == msg.Japanese && errors.As(err, &mismatch) {
 		return p.lang.T(msg.Of("field %s of the token file is %s, %s is expected", "トークンファイルの項目 %s が %s です(%s のはずです)"), mismatch.Field, mismatch.Got, mismatch.Want)
 	}
+	if wrong := new(applets.PINError); p.lang == msg.Japanese && errors.As(err, &wrong) {
+		text := p.lang.T(msg.Of("wrong PIN, tries left: %d", "暗証番号が違います。残り %d 回です"), wrong.TriesLeft)
+		if wrong.TriesLeft == 0 {
+			text = p.lang.T(msg.Of("wrong PIN: it is blocked", "暗証番号が違います。ロックされました"))
+		}
+		return text + " (" + err.Error() + ")"
+	}
 	if p.lang == msg.Japanese {
 		for _, k := range known {
 			if errors.Is(err, k.code) {
@@ -288,6 +296,9 @@ func (p *program) explain(err error) string {
 
 // hintFor says what to do about an error of a library.
 func hintFor(err error) msg.Text {
+	if wrong := new(applets.PINError); errors.As(err, &wrong) && wrong.TriesLeft == 0 {
+		err = applets.ErrPINBlocked
+	}
 	for _, k := range known {
 		if errors.Is(err, k.code) {
 			return k.hint
