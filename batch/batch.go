@@ -117,7 +117,6 @@ type Batch struct {
 	rows []*row
 
 	unrecorded []*consent.Signed // consents that are not in the ledger yet
-	seen       int64             // number of the last event that was looked at
 
 	mu        sync.Mutex
 	byConsent map[string]*row
@@ -133,6 +132,9 @@ type Batch struct {
 	started   time.Time        // first card
 	finished  chan struct{}
 	observing sync.Mutex
+
+	asking sync.Mutex
+	seen   int64 // number of the last event that was looked at
 }
 
 // New checks a list against its files and the ledger: each consent must be
@@ -490,7 +492,7 @@ func (b *Batch) follow(ctx context.Context) {
 	ticks := time.NewTicker(b.o.Poll)
 	defer ticks.Stop()
 	for {
-		b.catchUp(ctx)
+		_ = b.catchUp(ctx) // asked again; the cards' own questions tell why
 		select {
 		case <-b.finished:
 			return
@@ -501,34 +503,41 @@ func (b *Batch) follow(ctx context.Context) {
 	}
 }
 
-// catchUp notes what has been issued since the ledger was last asked. Each event
-// is looked at once. What can't be asked now is asked the next time, and the
-// cards' own questions tell why.
-func (b *Batch) catchUp(ctx context.Context) {
+// catchUp notes which rows other processes have begun and issued since the
+// ledger was last asked. Each event is looked at once.
+func (b *Batch) catchUp(ctx context.Context) error {
+	b.asking.Lock()
+	defer b.asking.Unlock()
 	last, err := b.o.Ledger.Last(ctx)
 	if err != nil || last == b.seen {
-		return
+		return err
 	}
-	for e, err := range b.o.Ledger.Events(ctx, ledger.Filter{
-		After: b.seen, Service: b.o.Manifest.ID, Kinds: []ledger.Kind{ledger.KindIssued},
-	}) {
+	for e, err := range b.o.Ledger.Events(ctx, ledger.Filter{After: b.seen, Kinds: []ledger.Kind{ledger.KindCardBound, ledger.KindIssued}}) {
 		if err != nil {
-			return
+			return err
 		}
-		if d, ok := e.Data.(ledger.Issued); ok {
-			b.beside(ctx, d.Consent)
+		switch d := e.Data.(type) {
+		case ledger.CardBound:
+			err = b.beside(ctx, d.Consent)
+		case ledger.Issued:
+			err = b.beside(ctx, d.Consent)
+		}
+		if err != nil {
+			return err
 		}
 	}
 	b.seen = last
+	return nil
 }
 
-// beside notes that a consent's row was issued, unless that was here.
-func (b *Batch) beside(ctx context.Context, consent string) {
+// beside asks anew for the row of a consent, unless it is under way or done here.
+func (b *Batch) beside(ctx context.Context, consent string) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if r := b.byConsent[consent]; r != nil && (r.state == Open || r.state == Unfinished) {
-		_ = b.refresh(ctx, r) // asked again with the next card
+		return b.refresh(ctx, r)
 	}
+	return nil
 }
 
 func closed() <-chan struct{} {
@@ -569,7 +578,7 @@ func (b *Batch) present(watching context.Context, slot string, before <-chan str
 	<-before
 	for wiped := false; ; wiped = true {
 		if watching.Err() != nil {
-			b.refuse(slot, nil, session.CardRef, ErrStopped)
+			b.late(slot, session.CardRef)
 			return
 		}
 		on, err := b.o.Ledger.IssuesOn(ctx, session.CardRef)
@@ -598,6 +607,25 @@ func (b *Batch) present(watching context.Context, slot string, before <-chan str
 		if again := b.settle(ctx, slot, session.CardRef, r, err); !again {
 			return
 		}
+	}
+}
+
+// late tells of a card that came when the batch was stopped, or was done:
+// nothing was written to it.
+func (b *Batch) late(slot string, card ledger.CardRef) {
+	b.mu.Lock()
+	r := b.byCard[card]
+	issued := r != nil && r.state.issued()
+	b.mu.Unlock()
+	select {
+	case <-b.finished:
+		if issued {
+			b.tell(Event{Kind: Recognised, Slot: slot, Line: r.Line, Reference: r.Reference})
+			return
+		}
+		b.refuse(slot, nil, card, ErrNoRow)
+	default:
+		b.refuse(slot, nil, card, ErrStopped)
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/freearea/freearea/batch"
 	"github.com/freearea/freearea/consent"
@@ -267,6 +268,31 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
+// A card that comes when the last row has just been issued is told that there is
+// no row for it, not that somebody has stopped the batch.
+func TestLateCard(t *testing.T) {
+	o := newOffice(t, 2)
+	there, done := make(chan struct{}), make(chan struct{})
+	o.insert(0, &watched{Card: o.card(), first: func() { <-there }})
+	o.insert(1, &watched{Card: o.card(), first: func() { <-done }})
+	r := o.begin(o.list(1), func(x *batch.Options) {
+		tell := x.Observe
+		x.Observe = func(e batch.Event) {
+			switch {
+			case e.Kind == batch.Presented && e.Slot == o.names[1]:
+				close(there)
+			case e.Kind == batch.Done:
+				close(done)
+			}
+			tell(e)
+		}
+	})
+	if e := r.wait(batch.Refused); !errors.Is(e.Err, batch.ErrNoRow) {
+		t.Errorf("%+v: %v", e, e.Err)
+	}
+	r.end()
+}
+
 // Consents are on record before any card is used.
 func TestConsentsFirst(t *testing.T) {
 	o := newOffice(t, 1)
@@ -287,6 +313,29 @@ func TestConsentsFirst(t *testing.T) {
 	r.end()
 	if recorded != 3 {
 		t.Errorf("%d consents of 3 were on record when the first command came", recorded)
+	}
+}
+
+// The report has what another process has begun until now, whenever the ledger
+// was asked last.
+func TestReportHasOthers(t *testing.T) {
+	o := newOffice(t, 1)
+	r := o.begin(o.list(1), func(x *batch.Options) { x.Poll = time.Hour })
+	r.wait(batch.Recording)
+	r.stop()
+	report := r.end()
+	if got := states(report); got != "open" {
+		t.Fatal(got)
+	}
+	const other = ledger.CardRef("00112233445566778899aabbccddeeff")
+	_, err := o.book.Append(t.Context(), ledger.Event{
+		Actor: ledger.Actor{Operator: "clerk", Counter: "window-2"}, Data: ledger.CardBound{Consent: report.Rows[0].Consent, Card: other},
+	})
+	check(t, err)
+	report, err = r.b.Report(t.Context())
+	check(t, err)
+	if got := states(report); got != "unfinished" || report.Rows[0].Card != string(other) {
+		t.Errorf("%s, card %s", got, report.Rows[0].Card)
 	}
 }
 

@@ -63,18 +63,17 @@ type Report struct {
 	Wipes    []Wipe    // of what was revoked, in order
 }
 
-// Report asks the ledger for the rows that are not issued as far as is known
-// here, and returns what has come of every one.
+// Report returns what has come of every row, also in other processes until now.
 func (b *Batch) Report(ctx context.Context) (*Report, error) {
+	if err := b.catchUp(ctx); err != nil {
+		return nil, err
+	}
 	digest := b.o.Manifest.Digest()
 	out := &Report{
 		Service: b.o.Manifest.ID, Manifest: hex.EncodeToString(digest[:]), List: b.list.Name, SHA256: hex.EncodeToString(b.list.SHA256[:]),
 		Encoding: b.list.Encoding, At: b.o.Now(),
 	}
 	for _, r := range b.rows {
-		if err := b.lastLook(ctx, r); err != nil {
-			return nil, err
-		}
 		out.Rows = append(out.Rows, *b.entry(r))
 	}
 	out.Totals = b.Totals()
@@ -82,15 +81,6 @@ func (b *Batch) Report(ctx context.Context) (*Report, error) {
 	out.Refusals, out.Wipes = slices.Clone(b.refusals), slices.Clone(b.wipes)
 	b.mu.Unlock()
 	return out, nil
-}
-
-func (b *Batch) lastLook(ctx context.Context, r *row) error {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if r.state == Open || r.state == Unfinished {
-		return b.refresh(ctx, r)
-	}
-	return nil
 }
 
 // entry is a row as it stands now.

@@ -232,6 +232,15 @@ func (l *Ledger) Replaced(ctx context.Context, old, card CardRef) (bool, error) 
 	return ask(ctx, l, func() (bool, error) { return replaced(ctx, l.read, old, card) })
 }
 
+// WasReplaced reports whether any other card is recorded as the card's
+// replacement.
+func (l *Ledger) WasReplaced(ctx context.Context, card CardRef) (bool, error) {
+	return ask(ctx, l, func() (is bool, err error) {
+		err = l.read.QueryRowContext(ctx, "SELECT EXISTS (SELECT 1 FROM replacements WHERE old = ?)", string(card)).Scan(&is)
+		return is, err
+	})
+}
+
 // PassedOn reports whether an issue under the consent was revoked because
 // another card took the place of its card: the holder was asked again for that
 // one, and nothing is issued under this consent any more.

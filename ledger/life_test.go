@@ -115,6 +115,11 @@ func TestLifeStates(t *testing.T) {
 	if len(list) != 2 || !list[0].Revoked || list[1].Revoked {
 		t.Errorf("issues of L1: %+v", list)
 	}
+	for card, want := range map[ledger.CardRef]bool{cardA: true, cardB: false} {
+		if was, err := l.WasReplaced(ctx, card); err != nil || was != want {
+			t.Errorf("%s was replaced: %v, %v", card, was, err)
+		}
+	}
 	for consent, want := range map[string]bool{"c1": true, "c2": false} {
 		if passed, err := l.PassedOn(ctx, consent); err != nil || passed != want {
 			t.Errorf("%s passed on: %v, %v", consent, passed, err)

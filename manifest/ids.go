@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"unicode/utf8"
 )
 
 // MaxID is the longest ID in characters; a card holds no longer one.
@@ -191,6 +192,11 @@ func (m *Manifest) CheckID(id string) error {
 	longest := shortest
 	if s.Kind == IDGiven {
 		shortest += s.MinLength - s.Length
+	}
+	for i, c := range []rune(id) {
+		if c >= utf8.RuneSelf { // before it is counted in bytes: full-width digits look right
+			return fmt.Errorf("%w: character %d is not half-width", ErrIDAlphabet, i+1)
+		}
 	}
 	if !strings.HasPrefix(id, s.Prefix) {
 		return fmt.Errorf("%w, %q expected", ErrIDPrefix, s.Prefix)

@@ -276,6 +276,7 @@ func TestCheckID(t *testing.T) {
 		{"", ErrIDPrefix},
 		{good[:6] + "x" + good[7:], ErrIDAlphabet},
 		{good[:6] + "９", ErrIDAlphabet},
+		{"１２３４", ErrIDAlphabet}, // not of the wrong length
 		{good[:6] + "7" + good[7:], ErrIDCheck},
 		{good + "\x00", ErrIDLength},
 		{strings.ToLower(whole("123457")), ErrIDPrefix},

@@ -1,10 +1,14 @@
 package provisioner_test
 
 import (
+	"errors"
+	"strings"
 	"testing"
 
 	"github.com/freearea/freearea/consent"
+	"github.com/freearea/freearea/emulator"
 	"github.com/freearea/freearea/globalplatform"
+	"github.com/freearea/freearea/iso7816"
 	"github.com/freearea/freearea/ledger"
 	"github.com/freearea/freearea/provisioner"
 	"github.com/freearea/freearea/reader"
@@ -53,6 +57,19 @@ func TestChangesRefused(t *testing.T) {
 			_, err := c.issue(r)
 			return err
 		}, provisioner.ErrReplaced},
+		{"carry something to a card that was replaced", func(c *counter) error {
+			r := c.request(office)
+			c.mustIssue(r)
+			next := newCounter(c.t, b)
+			again := next.anew(r)
+			again.Carry = &provisioner.Carry{From: c.active(office), Cause: ledger.CauseRenewed}
+			next.mustIssue(again)
+			must(c.withdraw(office)) // wiped
+			back := c.anew(r)
+			back.Carry = &provisioner.Carry{From: next.active(office), Cause: ledger.CauseRenewed}
+			_, err := c.issue(back)
+			return err
+		}, provisioner.ErrOldCard},
 		{"suspend what is not there", func(c *counter) error { _, err := c.suspend(library); return err }, provisioner.ErrNotOnCard},
 		{"update what is suspended", func(c *counter) error {
 			r := onCard(c)
@@ -164,4 +181,50 @@ func TestKeysBesideEachOther(t *testing.T) {
 	r.Now = c.now
 	c.mustIssue(r)
 	versions("\x02")
+}
+
+// A manifest whose instance AID was changed since does not reach what is on the
+// card; nothing is recorded of it, and nothing left behind.
+func TestManifestWithAnotherAID(t *testing.T) {
+	b := newBook(t)
+	c := newCounter(t, b)
+	moved := *office
+	moved.Application.Instance = iso7816.MustAID("F7E2A9BD290B4E6F7257FFFF")
+	request := func() provisioner.Request {
+		r := c.request(office)
+		r.Manifest = &moved
+		return c.anew(r)
+	}
+	for name, leave := range map[string]func(){
+		"torn": func() {
+			c.wire.before = func(command []byte) {
+				if command[1] == 0xE2 { // STORE DATA: it is installed
+					c.emulated().SetCut(emulator.Cut{Command: 1, Where: emulator.BeforeCommand})
+				}
+			}
+		},
+		"issued": func() {},
+	} {
+		leave()
+		r := c.request(office)
+		_, err := c.issue(r)
+		c.wire.before = nil
+		c.emulated().SetCut(emulator.Cut{})
+		c.emulated().PowerOn()
+		if present := strings.Contains(c.registry(), office.Application.Instance.String()); !present {
+			t.Fatalf("%s: the card does not have the instance: %v", name, err)
+		}
+		for what, try := range map[string]func() error{
+			"issue":    func() error { _, err := c.issue(request()); return err },
+			"withdraw": func() error { _, err := c.withdraw(&moved); return err },
+			"suspend":  func() error { _, err := c.suspend(&moved); return err },
+		} {
+			if err := try(); !errors.Is(err, provisioner.ErrOtherInstance) {
+				t.Errorf("%s, %s: %v, want %v", name, what, err, provisioner.ErrOtherInstance)
+			}
+		}
+		check(t, func() error { _, err := c.withdraw(office); return err }())
+	}
+	// Now that it is gone the new one has its place.
+	c.mustIssue(request())
 }

@@ -72,6 +72,12 @@ func (p *Provisioner) outcomeOfIssue(ctx context.Context, s *Session, d *Desired
 				return err
 			}
 			if !linked {
+				// Before anything is written: the ledger could not record it.
+				if was, err := p.Ledger.WasReplaced(ctx, s.CardRef); err != nil {
+					return err
+				} else if was {
+					return ErrOldCard
+				}
 				before = append(before, ledger.CardReplaced{Old: c.From.Card, Card: s.CardRef, Cause: c.Cause})
 			}
 			on, err := p.Ledger.IssuesOn(ctx, c.From.Card)
@@ -226,7 +232,7 @@ func (p *Provisioner) planLock(ctx context.Context, s *Session, m *manifest.Mani
 	if err := p.usable(ctx, s, where); err != nil {
 		return nil, err
 	}
-	if err := p.checkOwner(ctx, m); err != nil {
+	if err := errors.Join(p.checkOwner(ctx, m), p.checkInstance(ctx, s, m)); err != nil {
 		return nil, err
 	}
 	_, ok, err := p.activeIssue(ctx, m.ID, s.CardRef)

@@ -189,7 +189,12 @@ func (p *Provisioner) holdsAlready(ctx context.Context, plan *Plan, observed *ap
 	if err != nil || c.Tag != observed.Tag {
 		return false, err
 	}
-	plan.Recorded = active != nil && active.Tag == tagText(c.Tag)
+	if active != nil && active.Tag == tagText(c.Tag) {
+		if active.Consent != plan.desired.Consent.Record.ID {
+			return false, nil // an issue stands under one consent: under a new one it is another
+		}
+		plan.Recorded = true
+	}
 	if !plan.Recorded && number <= last {
 		return false, nil // the ledger has closed this number: a withdrawn card that was brought back
 	}
@@ -234,7 +239,7 @@ func (p *Provisioner) checkRoom(ctx context.Context, s *Session, d *Desired, pla
 // checkLedger refuses what the ledger forbids, and returns the issue that is
 // on the card under the same consent, if there is one.
 func (p *Provisioner) checkLedger(ctx context.Context, s *Session, d *Desired) (*ledger.Issued, error) {
-	if err := p.checkOwner(ctx, d.Manifest); err != nil {
+	if err := errors.Join(p.checkOwner(ctx, d.Manifest), p.checkInstance(ctx, s, d.Manifest)); err != nil {
 		return nil, err
 	}
 	recorded, err := p.Ledger.Consent(ctx, d.Consent.Record.ID)
@@ -294,6 +299,29 @@ func (p *Provisioner) checkOwner(ctx context.Context, m *manifest.Manifest) erro
 	owner, ok, err := p.Ledger.AIDOwner(ctx, m.Application.Instance)
 	if err == nil && ok && owner != m.ID {
 		err = fmt.Errorf("%w: %v is used by %q", ledger.ErrAIDTaken, m.Application.Instance, owner)
+	}
+	return err
+}
+
+// checkInstance refuses a manifest whose instance AID is not the one that the
+// card has of the service, from an issue or from a run that was not finished:
+// what is done under the one would leave the other behind, unknown to all.
+func (p *Provisioner) checkInstance(ctx context.Context, s *Session, m *manifest.Manifest) error {
+	refuse := func(has iso7816.AID) error {
+		return fmt.Errorf("%w: %s is %v there, and %v in the manifest", ErrOtherInstance, m.ID, has, m.Application.Instance)
+	}
+	active, ok, err := p.Ledger.ActiveIssue(ctx, m.ID, s.CardRef)
+	if err != nil {
+		return err
+	}
+	if ok && active.Instance != m.Application.Instance {
+		return refuse(active.Instance)
+	}
+	runs, err := p.Ledger.UnfinishedRuns(ctx, s.CardRef)
+	for _, r := range runs {
+		if r.Service == m.ID && r.Instance != m.Application.Instance && find(s.Applications, r.Instance) != nil {
+			return refuse(r.Instance)
+		}
 	}
 	return err
 }
@@ -435,7 +463,7 @@ func (p *Provisioner) PlanWithdraw(ctx context.Context, s *Session, m *manifest.
 	if err := p.usable(ctx, s, where); err != nil {
 		return nil, err
 	}
-	if err := p.checkOwner(ctx, m); err != nil {
+	if err := errors.Join(p.checkOwner(ctx, m), p.checkInstance(ctx, s, m)); err != nil {
 		return nil, err
 	}
 	app := m.Application

@@ -50,6 +50,11 @@ var (
 	// ErrReplaced: what was issued under the consent is on another card by now,
 	// under another consent.
 	ErrReplaced = errors.New("the consent's card was replaced")
+	// ErrOtherInstance: the card has the service under another instance AID than
+	// the manifest's, which was changed since.
+	ErrOtherInstance = errors.New("the card has the service under another AID")
+	// ErrOldCard: the card was replaced itself, and takes no other's place.
+	ErrOldCard = errors.New("the card was replaced by another one before")
 	// ErrCardState: the card's or the instance's life cycle state forbids it.
 	ErrCardState = errors.New("life cycle state forbids it")
 	// ErrSuspended: the service is suspended on the card; it has to be resumed
@@ -97,6 +102,7 @@ type Ledger interface {
 	Services(ctx context.Context, card ledger.CardRef) ([]ledger.ServiceState, error)
 	KeptKey(ctx context.Context, service string, card ledger.CardRef) (kept ledger.KeyKept, ok bool, err error)
 	Replaced(ctx context.Context, old, card ledger.CardRef) (bool, error)
+	WasReplaced(ctx context.Context, card ledger.CardRef) (bool, error)
 	PassedOn(ctx context.Context, consent string) (bool, error)
 	UnfinishedRuns(ctx context.Context, card ledger.CardRef) ([]ledger.Run, error)
 	AIDOwner(ctx context.Context, aid iso7816.AID) (service string, ok bool, err error)

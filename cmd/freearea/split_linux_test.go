@@ -197,46 +197,86 @@ func TestSplitRefused(t *testing.T) {
 	}
 }
 
-// At a counter it takes two operators, and the ledger has it before anything is
-// shown.
-func TestSplitByTwo(t *testing.T) {
+// counterDir is a directory of a test's own with a counter that is ready to issue.
+func counterDir(t *testing.T) string {
+	t.Helper()
 	ready, err := readyCounter()
 	if err != nil {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
-	if err := os.CopyFS(dir, os.DirFS(ready)); err != nil {
+	files, err := os.ReadDir(ready)
+	if err != nil {
 		t.Fatal(err)
+	}
+	for _, f := range files {
+		data, err := os.ReadFile(filepath.Join(ready, f.Name()))
+		if err == nil {
+			err = os.WriteFile(filepath.Join(dir, f.Name()), data, 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
 	}
 	if err := os.WriteFile(filepath.Join(dir, "passphrase"), []byte(passphrase), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"freearea.keys", "operator-passphrase", "clerk-7.operator", "custodian-1.operator"} {
-		if err := os.Chmod(filepath.Join(dir, name), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	args := []string{"--passphrase-file", "passphrase", "--operator-key", "custodian-1.operator", "keys", "split", "city-library-read"}
-	script, sheets := splitting(t, "city-library-read", 2, []string{"ENC", "MAC"})
-	screen, err := converse(t, dir, args, script...)
-	if err == nil || len(*sheets) != 0 || !strings.Contains(screen, "a second operator is needed (key-exchange)") {
-		t.Errorf("%v\n%s", err, screen)
-	}
-	// Whoever goes away when he has seen his component has seen it: it is recorded.
-	args = append([]string{"--second", "clerk-7.operator", "--second-passphrase-file", "operator-passphrase"}, args...)
-	script, sheets = splitting(t, "city-library-read", 2, []string{"ENC", "MAC"})
-	screen, err = converse(t, dir, args, append(script[:3:3], turn{"hexadecimal digits ENC: ", func(string) string { return "\x03" }})...)
-	if err == nil || len(*sheets) != 1 {
-		t.Errorf("%v, %d sheets\n%s", err, len(*sheets), screen)
-	}
+	return dir
+}
+
+// exported is the counter's ledger.
+func exported(t *testing.T, dir string) string {
+	t.Helper()
 	export := exec.Command("freearea", "--passphrase-file", "passphrase", "ledger", "export", "--format", "json")
 	export.Dir = dir
 	events, err := export.Output()
 	if err != nil {
 		t.Fatal(err)
 	}
+	return string(events)
+}
+
+// byTwo is a command in the names of two operators.
+func byTwo(args ...string) []string {
+	return append([]string{"--passphrase-file", "passphrase", "--operator-key", "custodian-1.operator",
+		"--second", "clerk-7.operator", "--second-passphrase-file", "operator-passphrase"}, args...)
+}
+
+// At a counter it takes two operators, and the ledger has it before anything is
+// shown.
+func TestSplitByTwo(t *testing.T) {
+	dir := counterDir(t)
+	script, sheets := splitting(t, "city-library-read", 2, []string{"ENC", "MAC"})
+	screen, err := converse(t, dir, []string{"--passphrase-file", "passphrase", "--operator-key", "custodian-1.operator", "keys", "split", "city-library-read"}, script...)
+	if err == nil || len(*sheets) != 0 || !strings.Contains(screen, "a second operator is needed (key-exchange)") {
+		t.Errorf("%v\n%s", err, screen)
+	}
+	// Whoever goes away when he has seen his component has seen it: it is recorded.
+	script, sheets = splitting(t, "city-library-read", 2, []string{"ENC", "MAC"})
+	screen, err = converse(t, dir, byTwo("keys", "split", "city-library-read"),
+		append(script[:3:3], turn{"hexadecimal digits ENC: ", func(string) string { return "\x03" }})...)
+	if err == nil || len(*sheets) != 1 {
+		t.Fatalf("%v, %d sheets\n%s", err, len(*sheets), screen)
+	}
+	events := exported(t, dir)
 	want := regexp.MustCompile(`"second":"clerk-7".*"keys":\["city-library-read/1"\],"with":"split: 2 components, check value [0-9A-F]{6}/[0-9A-F]{6}"`)
-	if !want.Match(events) || strings.Contains(strings.ToUpper(string(events)), (*sheets)[0][0][0][:12]) {
+	if !want.MatchString(events) || strings.Contains(strings.ToUpper(events), (*sheets)[0][0][0][:12]) {
 		t.Errorf("%s", events)
+	}
+}
+
+// The ledger has of a ceremony who held it and which key it made, once the key
+// is the expected one.
+func TestCeremonyByTwo(t *testing.T) {
+	dir := counterDir(t)
+	whole := check(t, wholeENC) + "/" + check(t, wholeMAC)
+	for _, expected := range []string{"000000/000000", whole} {
+		_, err := dialogue(t, dir, byTwo("keys", "ceremony", "joint-read", "--kind", "read", "--components", "3", "--check", expected), custodians(t, 3)...)
+		events := exported(t, dir)
+		recorded := regexp.MustCompile(`"operator":"custodian-1","second":"clerk-7".*"direction":"import",.*"with":"ceremony: joint-read, 3 components, check value ` + whole + `"`).MatchString(events)
+		if done := expected == whole; done != (err == nil) || done != recorded || done != strings.Contains(events, "ceremony: ") {
+			t.Errorf("%s expected: error %v, recorded: %v\n%s", expected, err, recorded, events)
+		}
+		unseen(t, dir, events)
 	}
 }

@@ -108,11 +108,26 @@ func ParseURI(s string) (URI, error) {
 			slices.ContainsFunc(u.query[:i], func(b uriAttribute) bool { return b.name == a.name }) {
 			return bad("attribute %s stands there twice", a.name)
 		}
-		if a.name == "pin-value" {
+		// Spelt otherwise it is a vendor's, but a person meant a PIN.
+		if strings.EqualFold(a.name, pinValue) {
 			return URI{}, ErrPINValue
 		}
 	}
 	return u, nil
+}
+
+// pinValue is the attribute that holds a PIN.
+const pinValue = "pin-value"
+
+// Redact returns the text of a URI, well formed or not, without what follows
+// pin-value in it: for messages and logs, where it would tell the PIN.
+func Redact(uri string) string {
+	for i := range uri {
+		if len(uri)-i >= len(pinValue) && strings.EqualFold(uri[i:i+len(pinValue)], pinValue) {
+			return uri[:i+len(pinValue)] + "=…"
+		}
+	}
+	return uri
 }
 
 func isNumber(s string) bool {
@@ -240,18 +255,18 @@ func (u URI) Module() (string, error) {
 }
 
 // PINFile returns the file that pin-source names, empty without one:
-// file:/path or file:///path, in full. Other sources (RFC 7512 allows for
-// programs) wrap ErrUnsupportedURI.
+// file:/path, file:///path or file://localhost/path (RFC 8089), in full. Other
+// sources (RFC 7512 allows for programs) wrap ErrUnsupportedURI.
 func (u URI) PINFile() (string, error) {
 	source, ok := u.Query("pin-source")
 	if !ok {
 		return "", nil
 	}
-	name, ok := strings.CutPrefix(source, "file:")
+	scheme, name, _ := strings.Cut(source, ":")
 	if rest, found := strings.CutPrefix(name, "//"); found {
-		name = rest
+		name = strings.TrimPrefix(rest, "localhost")
 	}
-	if !ok || !path.IsAbs(name) || strings.ContainsRune(name, 0) {
+	if !strings.EqualFold(scheme, "file") || !path.IsAbs(name) || strings.ContainsRune(name, 0) {
 		return "", fmt.Errorf("%w: pin-source is not file:/PATH", ErrUnsupportedURI)
 	}
 	return name, nil

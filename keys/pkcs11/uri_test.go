@@ -147,6 +147,10 @@ func TestURIModuleAndPINFile(t *testing.T) {
 		{"pkcs11:?module-path=/usr/lib/a.so&pin-source=file:/etc/pin", "/usr/lib/a.so", "/etc/pin", nil, nil},
 		{"pkcs11:?module-path=/usr/lib/a.so&pin-source=file:///etc/a%20pin", "/usr/lib/a.so", "/etc/a pin", nil, nil},
 		{"pkcs11:?module-path=/usr/lib/a.so", "/usr/lib/a.so", "", nil, nil},
+		{"pkcs11:?module-path=/a&pin-source=FILE://localhost/etc/pin", "/a", "/etc/pin", nil, nil},
+		{"pkcs11:?module-path=/a&pin-source=file://localhost.example/etc/pin", "/a", "", nil, pkcs11.ErrUnsupportedURI},
+		{"pkcs11:?module-path=/a&pin-source=file://localhostetc/pin", "/a", "", nil, pkcs11.ErrUnsupportedURI},
+		{"pkcs11:?module-path=/a&pin-source=file:", "/a", "", nil, pkcs11.ErrUnsupportedURI},
 		{"pkcs11:?module-path=a.so&pin-source=file:pin", "", "", pkcs11.ErrUnsupportedURI, pkcs11.ErrUnsupportedURI},
 		{"pkcs11:?module-name=a&module-path=/a&pin-source=|cat%20pin", "", "", pkcs11.ErrUnsupportedURI, pkcs11.ErrUnsupportedURI},
 		{"pkcs11:?pin-source=/etc/pin", "", "", pkcs11.ErrUnsupportedURI, pkcs11.ErrUnsupportedURI},
@@ -214,4 +218,28 @@ func FuzzParseURI(f *testing.F) {
 			t.Errorf("label %q became %q, module %q, error %v", label, got, module, err)
 		}
 	})
+}
+
+// A PIN does not get into messages by way of the URI that should not have had it.
+func TestRedact(t *testing.T) {
+	for in, want := range map[string]string{
+		"pkcs11:token=a?module-path=/a.so":               "pkcs11:token=a?module-path=/a.so",
+		"pkcs11:token=a?module-path=/a.so&pin-source=b":  "pkcs11:token=a?module-path=/a.so&pin-source=b",
+		"pkcs11:?pin-value=1234":                         "pkcs11:?pin-value=…",
+		"pkcs11:?pin-value=12&34;56&module-path=/a":      "pkcs11:?pin-value=…",
+		"pkcs11:token=役?x=y&PIN-Value=1234&pin-value=55": "pkcs11:token=役?x=y&PIN-Value=…",
+		"pin-valu":        "pin-valu",
+		"pin-value":       "pin-value=…",
+		"\xFFpin-value=1": "\xFFpin-value=…",
+		"":                "",
+	} {
+		if got := pkcs11.Redact(in); got != want {
+			t.Errorf("%q became %q, want %q", in, got, want)
+		}
+	}
+	for _, s := range []string{"pkcs11:?pin-value=1234", "pkcs11:?PIN-VALUE=1234", "pkcs11:token=a?x=y&Pin-Value=1234"} {
+		if _, err := pkcs11.ParseURI(s); !errors.Is(err, pkcs11.ErrPINValue) || strings.Contains(err.Error(), "1234") {
+			t.Errorf("%s: error %v", s, err)
+		}
+	}
 }

@@ -170,8 +170,7 @@ func TestResultsGoToStdoutAndErrorsToStderr(t *testing.T) {
 // in backquotes, in both languages; a command's name there would be taken for it.
 func TestPlaceholders(t *testing.T) {
 	japanese := testProgram(msg.Japanese, new(bytes.Buffer)).cli()
-	var look func(path string, english, japanese []cli.Flag)
-	look = func(path string, english, japanese []cli.Flag) {
+	look := func(path string, english, japanese []cli.Flag) {
 		for i, f := range english {
 			name := path + " --" + f.Names()[0]
 			var has [2]bool

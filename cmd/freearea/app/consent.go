@@ -16,7 +16,6 @@ import (
 	"github.com/freearea/freearea/cmd/freearea/internal/msg"
 	"github.com/freearea/freearea/consent"
 	"github.com/freearea/freearea/keys"
-	"github.com/freearea/freearea/ledger"
 	"github.com/freearea/freearea/manifest"
 	"github.com/freearea/freearea/provisioner"
 	"github.com/freearea/freearea/staff"
@@ -300,6 +299,19 @@ func (p *program) consentWithdraw(c *cli.Context) (err error) {
 		return err
 	}
 	defer closing(&err, office.Close)
+	id, service := signed.Record.ID, signed.Record.Service
+	known, err := office.ledger.Consent(ctx, id)
+	if err != nil {
+		return err
+	}
+	if !known.Withdrawn.IsZero() {
+		p.printf(msg.Of("nothing to do: consent %s was taken back on %s", "変更なし: 同意 %s は %s に撤回済みです"), id, known.Withdrawn.In(japan).Format(time.DateOnly))
+		return nil
+	}
+	issues, err := office.ledger.IssuesOf(ctx, service, "", id)
+	if err != nil {
+		return err
+	}
 	w, err := consent.NewWithdrawal(signed, consent.Asked{Operator: p.site.Operator, Counter: p.site.Counter}, p.Now())
 	if err != nil {
 		return err
@@ -313,10 +325,15 @@ func (p *program) consentWithdraw(c *cli.Context) (err error) {
 			return err
 		}
 	}
-	if _, err := office.ledger.Append(ctx, ledger.Event{Actor: p.actor(), Data: ledger.ConsentWithdrawn{Consent: signed.Record.ID, Signed: back.Encode()}}); err != nil {
+	pr := &provisioner.Provisioner{Ledger: office.ledger, Actor: p.actor()}
+	revoked, err := pr.Revoke(ctx, issues, back, "")
+	switch {
+	case err != nil:
 		return err
+	case revoked == 0:
+		p.printf(msg.Of("withdrawn: consent %s; no card holds %s under it", "撤回を記録しました: 同意 %s。この同意による %s のカードはありません"), id, service)
+	default:
+		p.printf(msg.Of("withdrawn: consent %s, and its ID is good no more; now erase %s from the card with `freearea withdraw`", "撤回を記録し、IDを失効させました: 同意 %s。続いて `freearea withdraw` でカードの %s を消去してください"), id, service)
 	}
-	p.printf(msg.Of("withdrawn: consent %s; now erase %s from the card with `freearea withdraw`", "撤回を記録しました: 同意 %s。続いて `freearea withdraw` でカードの %s を消去してください"),
-		signed.Record.ID, signed.Record.Service)
 	return nil
 }

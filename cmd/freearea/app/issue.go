@@ -305,7 +305,7 @@ func (p *program) reconcile(c *cli.Context, pr *provisioner.Provisioner, do job)
 			return p.printJSON(c, out)
 		case out.NothingToDo:
 			p.printf(unchanged)
-		case todo.NothingToDo():
+		case more:
 			p.printf(wouldTakeBack, todo.Service)
 		}
 		return nil

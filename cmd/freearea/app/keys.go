@@ -3,6 +3,7 @@ package app
 import (
 	"bufio"
 	"crypto/ed25519"
+	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -389,6 +390,12 @@ func (p *program) keysExport(c *cli.Context) (err error) {
 // (nil: unprotected), and records it, before they do. It returns them with the
 // versions that it has recorded, which are those that may leave.
 func (p *program) leave(c *cli.Context, store keystore, refs []keys.Ref, recipient *age.X25519Recipient) ([]keys.Ref, error) {
+	if keys.InToken(p.site.Keystore) {
+		return nil, keys.ErrMastersStay // and nobody signs for what does not leave
+	}
+	if _, err := os.Lstat(c.String("out")); err == nil {
+		return nil, &fs.PathError{Op: "create", Path: c.String("out"), Err: fs.ErrExist}
+	}
 	entries, err := store.Entries(c.Context)
 	if err != nil {
 		return nil, err
@@ -467,18 +474,14 @@ func (p *program) keysImport(c *cli.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	if err := p.mayExchangeKeys(c); err != nil {
+		return err
+	}
 	store, err := p.openKeystore(c.Context, c)
 	if err != nil {
 		return err
 	}
 	defer closing(&err, store.Close)
-	digest, err := fileDigest(path)
-	if err != nil {
-		return err
-	}
-	if err := p.recordExchange(c, store, ledger.KeysExchanged{Direction: "import", With: fmt.Sprintf("sha256:%x", digest)}); err != nil {
-		return err
-	}
 	in, err := os.Open(path)
 	if err != nil {
 		return err
@@ -490,11 +493,20 @@ func (p *program) keysImport(c *cli.Context) (err error) {
 			return err
 		}
 	}
-	bundle, err := file.ReadBundle(in, ids...)
+	// What is recorded is what was read, and it is not recorded unless it can be.
+	digest := sha256.New()
+	whole := io.TeeReader(in, digest)
+	bundle, err := file.ReadBundle(whole, ids...)
 	if err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
 	defer bundle.Erase()
+	if _, err := io.Copy(io.Discard, whole); err != nil {
+		return err
+	}
+	if err := p.recordExchange(c, store, ledger.KeysExchanged{Direction: "import", With: fmt.Sprintf("sha256:%x", digest.Sum(nil))}); err != nil {
+		return err
+	}
 	entries, err := store.AddBundle(c.Context, bundle)
 	for _, e := range entries {
 		p.printf(msg.Of("imported %s version %d, check value %s", "取り込みました: %s バージョン %d、チェック値 %s"), e.Name, e.Version, e.Check)

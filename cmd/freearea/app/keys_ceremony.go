@@ -262,7 +262,7 @@ var errComponent = &spoken{
 // askComponent reads a component without showing it. Blanks between digits
 // are for reading, and nothing else.
 func (p *program) askComponent(ctx context.Context, name string, size int) ([]byte, error) {
-	digits, err := passphrase.Terminal{}.Ask(ctx, strings.TrimSpace(p.lang.T(msg.Of("Component, %d hexadecimal digits %s", "成分(16進 %d 桁) %s"), 2*size, name)))
+	digits, err := passphrase.Terminal{}.Ask(ctx, strings.TrimSpace(p.lang.T(msg.Of("Component, %d hexadecimal digits %s", "成分(16進 %d 桁) %s"), 2*size, name))+": ")
 	if err != nil {
 		return nil, err
 	}

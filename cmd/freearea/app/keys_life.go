@@ -83,7 +83,8 @@ func (p *program) keysRotate(c *cli.Context) (err error) {
 	case newest.Development:
 		return fmt.Errorf("%w: %s version %d", keys.ErrDevelopmentKey, name, newest.Version)
 	}
-	if _, err := store.Generate(ctx, keys.New{Name: name, Kind: newest.Kind, Algorithm: newest.Algorithm}); err != nil {
+	made, err := store.Generate(ctx, keys.New{Name: name, Kind: newest.Kind, Algorithm: newest.Algorithm})
+	if err != nil {
 		return err
 	}
 	if entries, err = versions(store.Entries(ctx))(name); err != nil {
@@ -92,15 +93,19 @@ func (p *program) keysRotate(c *cli.Context) (err error) {
 	if err := p.listKeys(c, entries); err != nil || c.Bool("json") {
 		return err
 	}
+	next := msg.Of("version %d signs from now on; give its public half to who verifies", "今後はバージョン %d で署名します。公開部分を検証者に配ってください")
 	switch newest.Kind {
 	case keys.Read:
-		p.printf(msg.Of("new cards get version %d; bring it to the terminals, then `freearea rekey` gives it to the cards that have an older one",
-			"新しいカードにはバージョン %d が書き込まれます。先に端末に配り、その後 `freearea rekey` で発行済みカードを更新してください"), newest.Version+1)
+		next = msg.Of("new cards get version %d; bring it to the terminals, then `freearea rekey` gives it to the cards that have an older one",
+			"新しいカードにはバージョン %d が書き込まれます。先に端末に配り、その後 `freearea rekey` で発行済みカードを更新してください")
 	case keys.SecurityDomain:
-		p.printf(msg.Of("a card is spoken to under the version that it names; version %d is for cards that are given it", "カードとはカードが示すバージョンで通信します。バージョン %d は今後カードに設定するためのものです"), newest.Version+1)
-	default:
-		p.printf(msg.Of("version %d signs from now on; give its public half to who verifies", "今後はバージョン %d で署名します。公開部分を検証者に配ってください"), newest.Version+1)
+		next = msg.Of("a card is spoken to under the version that it names; version %d is for cards that are given it", "カードとはカードが示すバージョンで通信します。バージョン %d は今後カードに設定するためのものです")
+	case keys.Token:
+		next = msg.Of("tokens are made with version %d from now on; cards take them that were given that key", "今後はバージョン %d でトークンを作ります。この鍵を設定したカードだけが受け付けます")
+	case keys.Receipt:
+		next = msg.Of("version %d is for cards that are given it; others make receipts with the key that they have", "バージョン %d は今後カードに設定するためのものです。ほかのカードは設定済みの鍵で受領証を作ります")
 	}
+	p.printf(next, made.Version)
 	return nil
 }
 

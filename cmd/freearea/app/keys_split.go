@@ -12,6 +12,7 @@ import (
 	"github.com/freearea/freearea/cmd/freearea/internal/msg"
 	"github.com/freearea/freearea/cmd/freearea/internal/passphrase"
 	"github.com/freearea/freearea/keys"
+	"github.com/freearea/freearea/keys/pkcs11"
 	"github.com/freearea/freearea/ledger"
 )
 
@@ -44,7 +45,7 @@ func (p *program) keysSplit(c *cli.Context) (err error) {
 	}
 	if keys.InToken(p.site.Keystore) {
 		return &spoken{
-			text: msg.Of("%s is in the token %s, which lets no key out: it can't be split", "%s はトークン %s の中にあり、取り出せないため、成分に分けられません"), args: []any{name, p.site.Keystore},
+			text: msg.Of("%s is in the token %s, which lets no key out: it can't be split", "%s はトークン %s の中にあり、取り出せないため、成分に分けられません"), args: []any{name, pkcs11.Redact(p.site.Keystore)},
 			hint: msg.Of("back the token up as its maker says; a key that is to be on sheets is split in a keystore in a file, and comes into the token by `freearea keys ceremony`",
 				"トークンは付属の手順でバックアップしてください。用紙に控える鍵は、ファイルの鍵ストアで分けてから `freearea keys ceremony` でトークンに入れます")}
 	}

@@ -460,6 +460,12 @@ func (p *program) wipePending(c *cli.Context, pr *provisioner.Provisioner, s *pr
 				"freearea: お知らせ: 失効済みの %s がこのカードに残っています。消去にはトークンが必要です"), issue.Service)
 			continue
 		}
+		if errors.Is(err, provisioner.ErrOtherInstance) {
+			pending = append(pending, issue.Service)
+			p.notef(msg.Of("freearea: note: %s was revoked and is still on this card; erasing it takes the manifest that it was issued with",
+				"freearea: お知らせ: 失効済みの %s がこのカードに残っています。消去には発行時のマニフェストが必要です"), issue.Service)
+			continue
+		}
 		if err != nil {
 			return wiped, pending, err
 		}

@@ -172,8 +172,8 @@ func (p *program) reissue(c *cli.Context) (err error) {
 			return err
 		}
 	}
-	if oldRef == session.CardRef {
-		return errOldCardHere
+	if old, err := office.isOld(ctx, oldRef, session.CardRef); err != nil || old {
+		return cmp.Or[error](err, errOldCardHere)
 	}
 	// Whatever was revoked without this card makes room for what is carried.
 	if _, _, err := p.wipePending(c, pr, session, manifests); err != nil {
@@ -225,6 +225,18 @@ func (p *program) withOldCard(c *cli.Context, pr *provisioner.Provisioner, do fu
 		err = do(&old, session)
 	}
 	return session.CardRef, err
+}
+
+// isOld reports whether the card that is to take the other's place is an old one
+// itself.
+func (o *office) isOld(ctx context.Context, old, card ledger.CardRef) (bool, error) {
+	if old == card {
+		return true, nil
+	}
+	if linked, err := o.ledger.Replaced(ctx, old, card); err != nil || linked {
+		return false, err
+	}
+	return o.ledger.WasReplaced(ctx, card)
 }
 
 // oldCard finds the card by an ID or a consent that it has or had. A run that

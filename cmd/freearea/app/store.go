@@ -169,7 +169,7 @@ func (p *program) openFileKeystore(ctx context.Context, c *cli.Context) (*file.S
 // notInFile says that a keystore in a file is needed.
 func (p *program) notInFile() error {
 	return &spoken{
-		text: msg.Of("the keystore is the token %s", "鍵ストアはトークン %s です"), args: []any{p.site.Keystore},
+		text: msg.Of("the keystore is the token %s", "鍵ストアはトークン %s です"), args: []any{pkcs11.Redact(p.site.Keystore)},
 		hint: msg.Of("this is for a keystore in a file; a token is set up, and its PIN changed, with its maker's program (softhsm2-util, pkcs11-tool)",
 			"ファイルの鍵ストア専用の操作です。トークンの初期化とPINの変更は、トークン付属のプログラム(softhsm2-util、pkcs11-tool など)で行ってください")}
 }
@@ -190,7 +190,7 @@ func missingKeystore(location string, err error) error {
 
 // checkToken is what `doctor` finds of a token, without its PIN.
 func (p *program) checkToken(ctx context.Context) finding {
-	f := finding{Check: "keystore", Thing: p.site.Keystore}
+	f := finding{Check: "keystore", Thing: pkcs11.Redact(p.site.Keystore)}
 	u, err := pkcs11.ParseURI(p.site.Keystore)
 	var t pkcs11.Token
 	if err == nil {

@@ -15,9 +15,10 @@ import (
 type Terminal struct{}
 
 // Ask implements Prompter. A cancelled context ends the wait and leaves the
-// terminal as it was. Without a terminal the error wraps ErrNoTerminal.
+// terminal as it was. Without a terminal the error wraps ErrNoTerminal. The
+// question is shown as it is.
 func (Terminal) Ask(ctx context.Context, question string) ([]byte, error) {
-	return ask(ctx, question+": ", func(in *os.File) ([]byte, error) { return term.ReadPassword(int(in.Fd())) }, unseen)
+	return ask(ctx, question, func(in *os.File) ([]byte, error) { return term.ReadPassword(int(in.Fd())) }, unseen)
 }
 
 // Show shows text that one person alone is to see, with a question below it,
@@ -29,8 +30,7 @@ func (Terminal) Show(ctx context.Context, text, question string) error {
 	return err
 }
 
-// AskOpenly is Ask for what is no secret: it is seen as it is typed. The
-// question is shown as it is.
+// AskOpenly is Ask for what is no secret: it is seen as it is typed.
 func (Terminal) AskOpenly(ctx context.Context, question string) (string, error) {
 	line, err := ask(ctx, question, readLine, open)
 	return string(line), err
