@@ -30,21 +30,15 @@ func (l *Ledger) Append(ctx context.Context, events ...Event) (seq int64, err er
 	return seq, nil
 }
 
-// add writes events within a transaction, and the checkpoint after them.
+// add writes events within a transaction, which ends with the checkpoint after them.
 func (l *Ledger) add(ctx context.Context, q *writer, events ...Event) (seq int64, err error) {
-	// Another process may have brought the file to a newer schema since it
-	// was opened.
-	var version int
-	if err := q.QueryRowContext(ctx, "PRAGMA user_version").Scan(&version); err != nil {
-		return 0, err
-	}
-	if version != schemaVersion {
-		return 0, newer(version)
-	}
 	if l.operator == nil {
 		return 0, ErrNoOperator
 	}
-	t, err := end(ctx, q)
+	if q.log == nil {
+		return 0, ErrNoLogKey
+	}
+	t, err := q.end(ctx)
 	if err != nil {
 		return 0, err
 	}
@@ -57,7 +51,7 @@ func (l *Ledger) add(ctx context.Context, q *writer, events ...Event) (seq int64
 			return 0, err
 		}
 	}
-	return t.seq, t.sign(ctx, l.log)
+	return t.seq, nil
 }
 
 func (l *Ledger) addOne(ctx context.Context, t *tail, e Event) error {

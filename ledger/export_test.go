@@ -23,7 +23,7 @@ func LimitPages(t *testing.T, l *Ledger) {
 }
 
 // Together has what the functions write done in one transaction, in their
-// order: the writer is kept from them until all wait for it.
+// order: the writer is kept from them until all wait for it. None may give up.
 func Together(l *Ledger, writes ...func()) {
 	w := <-l.writer
 	var ended sync.WaitGroup

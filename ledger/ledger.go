@@ -74,7 +74,6 @@ type Ledger struct {
 	ro    bool
 
 	operator, second Signer
-	log              note.Signer
 	digest           func(context.Context, []byte) ([16]byte, error)
 	known            note.Verifiers
 	rand             io.Reader

@@ -139,19 +139,32 @@ type tail struct {
 	hashes int64 // how many there are
 }
 
-// end reads where the log ends.
-func end(ctx context.Context, q *writer) (*tail, error) {
-	t := &tail{writer: q, tree: tree{ctx, q, map[int64]tlog.Hash{}}}
-	var err error
-	var checkpoint Checkpoint
-	if t.ledger, checkpoint, _, err = newest(ctx, q); err != nil {
+// end returns where the log ends. It is read once for a transaction, whose
+// jobs then move it on.
+func (w *writer) end(ctx context.Context) (*tail, error) {
+	if w.tail != nil {
+		return w.tail, nil
+	}
+	// Another process may have brought the file to a newer schema since it
+	// was opened.
+	var version int
+	if err := w.QueryRowContext(ctx, "PRAGMA user_version").Scan(&version); err != nil {
 		return nil, err
 	}
-	if t.roster, err = loadRoster(ctx, q); err != nil {
+	if version != schemaVersion {
+		return nil, newer(version)
+	}
+	t := &tail{writer: w, tree: tree{context.WithoutCancel(ctx), w, map[int64]tlog.Hash{}}}
+	var err error
+	var checkpoint Checkpoint
+	if t.ledger, checkpoint, _, err = newest(ctx, w); err != nil {
+		return nil, err
+	}
+	if t.roster, err = loadRoster(ctx, w); err != nil {
 		return nil, err
 	}
 	var last sql.NullString
-	if err := q.QueryRowContext(ctx, "SELECT seq, time FROM events ORDER BY seq DESC LIMIT 1").Scan(&t.seq, &last); err != nil && !errors.Is(err, sql.ErrNoRows) {
+	if err := w.QueryRowContext(ctx, "SELECT seq, time FROM events ORDER BY seq DESC LIMIT 1").Scan(&t.seq, &last); err != nil && !errors.Is(err, sql.ErrNoRows) {
 		return nil, err
 	}
 	if last.Valid {
@@ -163,7 +176,16 @@ func end(ctx context.Context, q *writer) (*tail, error) {
 		return nil, mismatch(t.seq, checkpoint)
 	}
 	t.hashes = tlog.StoredHashCount(t.seq)
+	w.tail = t
 	return t, nil
+}
+
+// back takes the log's end back to where it was before a job whose events are
+// not there. Their hashes in the tree are written over before they are read.
+func (t *tail) back(ctx context.Context, seq int64, at time.Time) (err error) {
+	t.seq, t.time, t.hashes = seq, at, tlog.StoredHashCount(seq)
+	t.roster, err = loadRoster(ctx, t.writer)
+	return err
 }
 
 func mismatch(events int64, c Checkpoint) error {
@@ -211,15 +233,12 @@ func (t *tail) grow(ctx context.Context, record []byte) error {
 }
 
 // sign writes the checkpoint of what there is now.
-func (t *tail) sign(ctx context.Context, signer note.Signer) error {
-	if signer == nil {
-		return ErrNoLogKey
-	}
+func (t *tail) sign(ctx context.Context) error {
 	hash, err := tlog.TreeHash(t.seq, &t.tree)
 	if err != nil {
 		return err
 	}
-	signed, err := note.Sign(&note.Note{Text: Checkpoint{t.ledger, t.seq, hash}.text()}, signer)
+	signed, err := note.Sign(&note.Note{Text: Checkpoint{t.ledger, t.seq, hash}.text()}, t.log)
 	if err != nil {
 		return fmt.Errorf("checkpoint: %w", err)
 	}

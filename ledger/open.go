@@ -19,6 +19,7 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/mod/sumdb/note"
 	"modernc.org/sqlite"
 	sqlite3 "modernc.org/sqlite/lib"
 )
@@ -49,7 +50,7 @@ var schema embed.FS
 func Open(ctx context.Context, path string, o Options) (*Ledger, error) {
 	l := &Ledger{
 		path: path, clock: o.Clock, wait: o.Wait, ro: o.ReadOnly,
-		operator: o.Operator, second: o.Second, log: o.Log, digest: o.Digest, known: o.Known, rand: o.Rand,
+		operator: o.Operator, second: o.Second, digest: o.Digest, known: o.Known, rand: o.Rand,
 	}
 	if l.rand == nil {
 		l.rand = rand.Reader
@@ -93,7 +94,7 @@ func Open(ctx context.Context, path string, o Options) (*Ledger, error) {
 		}
 	}
 	if err == nil && !l.ro {
-		err = l.openWriter(ctx)
+		err = l.openWriter(ctx, o.Log)
 	}
 	if err != nil {
 		if l.db != nil {
@@ -129,8 +130,8 @@ func (l *Ledger) blocked(err error) error {
 
 // openWriter makes the writer, and sees that it can write: SQLite opens a file
 // that it can't write for reading, and says so late.
-func (l *Ledger) openWriter(ctx context.Context) error {
-	w, err := newWriter(ctx, l.db)
+func (l *Ledger) openWriter(ctx context.Context, log note.Signer) error {
+	w, err := newWriter(ctx, l.db, log)
 	if err != nil {
 		return err
 	}

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"golang.org/x/mod/sumdb/note"
 )
 
 // job is what one caller wants done within a transaction.
@@ -91,10 +93,12 @@ func (l *Ledger) lead(ctx context.Context, w *writer, j *job, deadline time.Time
 type writer struct {
 	conn       *sql.Conn
 	statements map[string]*sql.Stmt
+	log        note.Signer // of checkpoints
+	tail       *tail       // of the transaction under way, nil while nothing is appended
 }
 
 // newWriter takes a connection out of the pool.
-func newWriter(ctx context.Context, db *sql.DB) (*writer, error) {
+func newWriter(ctx context.Context, db *sql.DB, log note.Signer) (*writer, error) {
 	conn, err := db.Conn(ctx)
 	if err != nil {
 		return nil, err
@@ -103,19 +107,24 @@ func newWriter(ctx context.Context, db *sql.DB) (*writer, error) {
 	if err := exec(ctx, conn, "PRAGMA temp_store = MEMORY"); err != nil {
 		return nil, errors.Join(err, conn.Close())
 	}
-	return &writer{conn, map[string]*sql.Stmt{}}, nil
+	return &writer{conn: conn, statements: map[string]*sql.Stmt{}, log: log}, nil
 }
 
-// transaction does a job and those that come while it is at it, and commits.
+// transaction does a job and those that come while it is at it, and commits,
+// with one checkpoint over the events of all.
 func (w *writer) transaction(first *job, more func() []*job) {
 	// Nobody could tell what an interrupted commit had done.
 	ctx := context.Background()
 	jobs := []*job{first}
+	w.tail = nil
 	var err error
 	for i := 0; i < len(jobs) && err == nil; i++ {
 		if err = w.one(ctx, jobs[i]); i == len(jobs)-1 {
 			jobs = append(jobs, more()...)
 		}
+	}
+	if err == nil && w.tail != nil {
+		err = w.tail.sign(ctx)
 	}
 	if err == nil {
 		err = w.exec(ctx, "COMMIT")
@@ -139,9 +148,20 @@ func (w *writer) one(ctx context.Context, j *job) error {
 	if err := w.exec(ctx, "SAVEPOINT job"); err != nil {
 		return err
 	}
+	before := w.tail
+	var seq int64
+	var at time.Time
+	if before != nil {
+		seq, at = before.seq, before.time
+	}
 	if j.err = j.do(w); j.err != nil {
 		if err := w.exec(ctx, "ROLLBACK TO job"); err != nil {
 			return j.err
+		}
+		if w.tail = before; before != nil {
+			if err := before.back(ctx, seq, at); err != nil {
+				return err
+			}
 		}
 	}
 	return w.exec(ctx, "RELEASE job")

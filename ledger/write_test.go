@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/freearea/freearea/ledger"
 	"github.com/freearea/freearea/ledger/ledgertest"
+	"github.com/freearea/freearea/staff"
 )
 
 // TestTogether has several callers served by one transaction, of whom some
@@ -114,11 +116,11 @@ func TestWaiting(t *testing.T) {
 	soon, cancel := context.WithTimeout(t.Context(), time.Millisecond)
 	defer cancel()
 	var errs [3]error
-	ledger.Together(l,
-		func() { _, errs[0] = appendAll(t.Context(), l, consent("a", "library")) },
-		func() { _, errs[1] = appendAll(soon, l, consent("b", "library")) },
-		func() { _, errs[2] = appendAll(t.Context(), l, consent("c", "library")) },
-	)
+	var ended sync.WaitGroup
+	for i, ctx := range []context.Context{t.Context(), soon, t.Context()} {
+		ended.Go(func() { _, errs[i] = appendAll(ctx, l, consent(fmt.Sprint(i), "library")) })
+	}
+	ended.Wait()
 	close(release)
 	for i, want := range []error{ledger.ErrBusy, context.DeadlineExceeded, ledger.ErrBusy} {
 		if !errors.Is(errs[i], want) {
@@ -160,5 +162,24 @@ func TestFailedCommit(t *testing.T) {
 		}
 	}
 	add(t, l, consent("a", "library"))
+	must(t, l.Check(t.Context()))
+}
+
+// TestStaffTogether has an operator added by somebody whose other event is
+// refused, and then by somebody else.
+func TestStaffTogether(t *testing.T) {
+	l := ledgertest.MustOpen(t, filepath.Join(t.TempDir(), "l"), "sup", ledger.Options{Create: true})
+	added := func(id string) ledger.Event {
+		return ledger.Event{Actor: ledger.Actor{Counter: "w"}, Data: ledger.OperatorAdded{Operator: id, Role: staff.Clerk, Key: ledgertest.Operator(id).Public()}}
+	}
+	var errs [3]error
+	ledger.Together(l,
+		func() { _, errs[0] = l.Append(t.Context(), added("a")) },
+		func() { _, errs[1] = l.Append(t.Context(), added("b"), added("a")) },
+		func() { _, errs[2] = l.Append(t.Context(), added("b")) },
+	)
+	if errs[0] != nil || !errors.Is(errs[1], ledger.ErrExists) || errs[2] != nil {
+		t.Error(errs)
+	}
 	must(t, l.Check(t.Context()))
 }
