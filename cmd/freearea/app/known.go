@@ -182,7 +182,7 @@ var known = []knownError{
 		msg.Of("withdraw it from the card first, and record the withdrawal of the consent; then tell the business system with `freearea handover`", "先にカードから取り消し、同意の撤回を記録してください。その後、`freearea handover` で業務システムに引き渡してください")},
 	{ledger.ErrOlder,
 		msg.Of("the ledger is of an older form", "台帳は古い形式です"),
-		msg.Of("it was made before events were signed; begin a new one with `freearea staff init`", "署名のない形式です。`freearea staff init` で新しい台帳を作成してください")},
+		msg.Of("no release made such a ledger: restore it from a backup; do not issue until then, or IDs may be given out twice", "この形式の台帳を作成した版はありません。バックアップから復元してください。それまで発行すると、IDが重複するおそれがあります")},
 	{ledger.ErrUnpurged,
 		msg.Of("the values are erased, and their bytes may still be in the ledger's files", "値は消去されましたが、台帳のファイルにデータが残っている可能性があります"),
 		msg.Of("end the other programs that use the ledger, or make room for a copy of it on its disk; then run the same command again, which rewrites the file",
