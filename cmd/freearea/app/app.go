@@ -118,11 +118,15 @@ func Main(o Options) int {
 // Run is Main with a context instead of signals.
 func Run(ctx context.Context, o Options) int {
 	o = o.withDefaults()
-	p := &program{Options: o, lang: languageOf(o)}
+	p := &program{Options: o, lang: languageOf(o), out: &output{Writer: o.Stdout}}
+	p.Stdout = p.out
 	app := p.cli()
 	var args []string
 	args, p.command = arrange(app, o.Args)
 	err := app.RunContext(ctx, args)
+	if err == nil {
+		err = p.out.err
+	}
 	if err == nil {
 		return 0
 	}
@@ -143,10 +147,26 @@ func languageOf(o Options) msg.Lang {
 	return msg.FromLocale(o.Getenv)
 }
 
+// output remembers what kept it from being written: what was asked for and did
+// not come, such as on a full disk, is no success.
+type output struct {
+	io.Writer
+	err error
+}
+
+func (o *output) Write(b []byte) (int, error) {
+	n, err := o.Writer.Write(b)
+	if err != nil && o.err == nil {
+		o.err = err
+	}
+	return n, err
+}
+
 // program is one run of the command.
 type program struct {
 	Options
 	lang msg.Lang
+	out  *output // is Stdout
 	site site
 	// operator and colleague have signed in, once they are asked for.
 	operator, colleague *staff.Key

@@ -418,6 +418,9 @@ var (
 
 // isTerminal returns the file that a stream is, where that is a terminal.
 func isTerminal(w io.Writer) (*os.File, bool) {
+	if o, ok := w.(*output); ok {
+		w = o.Writer
+	}
 	f, ok := w.(*os.File)
 	return f, ok && term.IsTerminal(int(f.Fd()))
 }
