@@ -142,6 +142,9 @@ var codes = []struct {
 	{"no-memory", iso7816.ErrNoMemory},
 	{"protocol", iso7816.ErrProtocol},
 	{"ledger-busy", ledger.ErrBusy},
+	{"operator", ledger.ErrOperator},
+	{"operator", ledger.ErrDismissed},
+	{"operator", ledger.ErrNotAllowed},
 }
 
 // Code is the reason of an error for programs, "" for none; docs/json.md has

@@ -25,6 +25,10 @@ const MaxSize = 64 << 10
 // that adds profiles of its own names them.
 type Reader struct {
 	Profiles applets.Profiles // nil: applets.Base()
+	// Issued leaves the load file alone, which need not be at hand: what cards hold
+	// already is read, suspended and withdrawn without it. It is compared when it
+	// is opened.
+	Issued bool
 }
 
 func (r Reader) profiles() applets.Profiles {
@@ -50,7 +54,7 @@ func (r Reader) Load(path string) (*Manifest, error) {
 		return nil, Faults{{File: path, Rule: RuleUnreadable, args: []any{plainError(err)}}}
 	}
 	c := r.check(path, data)
-	if c.m != nil && c.clean("load_file.path") && !strings.HasPrefix(c.m.LoadFile.Path, builtin) {
+	if c.m != nil && !r.Issued && c.clean("load_file.path") && !strings.HasPrefix(c.m.LoadFile.Path, builtin) {
 		c.externalLoadFile(filepath.Dir(path))
 	}
 	return c.result()
@@ -106,6 +110,9 @@ func (r Reader) check(file string, data []byte) *checker {
 	c.checkProfile(r.profiles())
 	c.application()
 	c.loadFile()
+	if !r.Issued {
+		c.builtinLoadFile()
+	}
 	c.pin()
 	c.items()
 	c.idScheme()
@@ -285,14 +292,20 @@ func (c *checker) loadFile() {
 	if !c.has("load_file.sha256") {
 		c.fault("load_file.sha256", RuleMissing, `sha256 = "…"`)
 	}
-	if carried := builtins[m.LoadFile.Path]; carried != nil && c.clean("load_file.path") {
-		f, err := capfile.Parse(carried())
-		if err != nil {
-			c.fault("load_file.path", RuleLoadFile, err)
-			return
-		}
-		c.compareLoadFile(f)
+}
+
+// builtinLoadFile opens the load file where the toolkit carries it.
+func (c *checker) builtinLoadFile() {
+	carried := builtins[c.m.LoadFile.Path]
+	if carried == nil || !c.clean("load_file.path") {
+		return
 	}
+	f, err := capfile.Parse(carried())
+	if err != nil {
+		c.fault("load_file.path", RuleLoadFile, err)
+		return
+	}
+	c.compareLoadFile(f)
 }
 
 // externalLoadFile opens the load file beside the manifest.
@@ -306,26 +319,36 @@ func (c *checker) externalLoadFile(dir string) {
 }
 
 func (c *checker) compareLoadFile(f *capfile.File) {
-	m := c.m
-	if hash := Hash(f.Hash()); hash != m.LoadFile.SHA256 {
-		c.fault("load_file.sha256", RuleLoadFileHash, hash.String())
-	}
-	if f.Package.AID != m.Application.Package {
-		c.fault("application.package", RuleLoadFilePackage, f.Package.AID)
-	}
-	modules := f.Applets
-	if !slices.Contains(modules, m.Application.Module) && !m.Application.Module.IsZero() {
-		names := make([]string, len(modules))
-		for i, a := range modules {
-			names[i] = a.String()
-		}
-		c.fault("application.module", RuleLoadFileModule, strings.Join(names, ", "))
+	for _, d := range c.m.differences(f) {
+		c.fault(d.Key, d.Rule, d.args...)
 	}
 }
 
+// differences are what a load file has in another way than the manifest says.
+func (m *Manifest) differences(f *capfile.File) (out Faults) {
+	differs := func(key string, rule Rule, has any) {
+		out = append(out, Fault{File: m.file, Key: key, Rule: rule, args: []any{has}})
+	}
+	if hash := Hash(f.Hash()); hash != m.LoadFile.SHA256 {
+		differs("load_file.sha256", RuleLoadFileHash, hash.String())
+	}
+	if f.Package.AID != m.Application.Package {
+		differs("application.package", RuleLoadFilePackage, f.Package.AID)
+	}
+	if !slices.Contains(f.Applets, m.Application.Module) && !m.Application.Module.IsZero() {
+		names := make([]string, len(f.Applets))
+		for i, a := range f.Applets {
+			names[i] = a.String()
+		}
+		differs("application.module", RuleLoadFileModule, strings.Join(names, ", "))
+	}
+	return out
+}
+
 // OpenLoadFile opens the load file that the manifest names, and refuses one
-// whose load file data block has another hash: the file may have changed
-// since the manifest was checked.
+// whose load file data block has another hash, package or modules: the file may
+// have changed since the manifest was checked, or was not looked at then. The
+// error is a [Faults].
 func (m *Manifest) OpenLoadFile() (*capfile.File, error) {
 	var f *capfile.File
 	var err error
@@ -335,10 +358,10 @@ func (m *Manifest) OpenLoadFile() (*capfile.File, error) {
 		f, err = capfile.ReadFile(filepath.Join(filepath.Dir(m.file), filepath.FromSlash(m.LoadFile.Path)))
 	}
 	if err != nil {
-		return nil, fmt.Errorf("load file of service %s: %w", m.ID, err)
+		return nil, Faults{{File: m.file, Key: "load_file.path", Rule: RuleLoadFile, args: []any{plainError(err)}}}
 	}
-	if Hash(f.Hash()) != m.LoadFile.SHA256 {
-		return nil, fmt.Errorf("load file %s of service %s: %w", m.LoadFile.Path, m.ID, RuleLoadFileHash)
+	if faults := m.differences(f); len(faults) > 0 {
+		return nil, faults
 	}
 	return f, nil
 }

@@ -409,6 +409,26 @@ func TestLoadFaults(t *testing.T) {
 	if _, err := manifest.Load(path); !errors.Is(err, manifest.RuleLoadFileHash) {
 		t.Errorf("load file of another hash: %v", err)
 	}
+	// What was issued is looked after without it, until it is opened.
+	if m, err = (manifest.Reader{Issued: true}).Load(path); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m.OpenLoadFile(); !errors.Is(err, manifest.RuleLoadFileHash) {
+		t.Errorf("load file of another hash, opened later: %v", err)
+	}
+	text, _ = edit(t, text, `"base.cap"`, `"builtin:base"`)
+	write("m.toml", []byte(text))
+	if _, err := (manifest.Reader{Issued: true}).Load(path); err != nil {
+		t.Errorf("issued with another build: %v", err)
+	}
+	if _, err := manifest.Load(path); !errors.Is(err, manifest.RuleLoadFileHash) {
+		t.Errorf("to be issued with another build: %v", err)
+	}
+	m.LoadFile.SHA256[0] ^= 1
+	m.Application.Module = iso7816.MustAID("F04652454541524541000F")
+	if _, err := m.OpenLoadFile(); !errors.Is(err, manifest.RuleLoadFileModule) {
+		t.Errorf("load file without the module: %v", err)
+	}
 }
 
 func TestCheckAID(t *testing.T) {

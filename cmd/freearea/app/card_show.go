@@ -148,7 +148,7 @@ func (p *program) cardShow(c *cli.Context) (err error) {
 	ctx := c.Context
 	names := wellKnown()
 	for _, path := range c.Args().Slice() {
-		m, err := p.loadManifest(path)
+		m, err := p.loadIssued(path)
 		if err != nil {
 			return err
 		}

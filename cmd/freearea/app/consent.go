@@ -258,7 +258,7 @@ func (p *program) consentVerify(c *cli.Context) (err error) {
 		return fmt.Errorf("%s: %w: on %s", c.Args().First(), consent.ErrWithdrawn, state.Withdrawn.Format(time.RFC3339))
 	}
 	if c.NArg() == 2 {
-		m, err := p.loadManifest(c.Args().Get(1))
+		m, err := p.loadIssued(c.Args().Get(1))
 		if err != nil {
 			return err
 		}

@@ -62,7 +62,7 @@ func (p *program) handover(c *cli.Context) (err error) {
 	if !format.Known() {
 		return usagef(msg.Of("--format %s: csv or jsonl", "--format %s: csv または jsonl を指定してください"), string(format))
 	}
-	m, err := p.loadManifest(path)
+	m, err := p.loadIssued(path)
 	if err != nil {
 		return err
 	}

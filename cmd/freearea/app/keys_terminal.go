@@ -52,7 +52,7 @@ func (p *program) keysExportTerminal(c *cli.Context) (err error) {
 	t := file.Terminal{Group: c.String("group")}
 	var read, public []keys.Ref
 	for _, path := range c.Args().Slice() {
-		m, err := p.loadManifest(path)
+		m, err := p.loadIssued(path)
 		if err != nil {
 			return err
 		}

@@ -432,7 +432,7 @@ func (p *program) ledgerErase(c *cli.Context) (err error) {
 		return usagef(msg.Of("erase takes MANIFEST or --consent ID", "erase には MANIFEST または --consent ID を指定してください"))
 	}
 	if f.Consent == "" {
-		m, err := p.loadManifest(c.Args().First())
+		m, err := p.loadIssued(c.Args().First())
 		if err != nil {
 			return err
 		}

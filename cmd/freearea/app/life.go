@@ -38,7 +38,7 @@ func (p *program) openBench(c *cli.Context, action staff.Action) (*bench, error)
 	if err != nil {
 		return nil, err
 	}
-	m, err := p.loadManifest(path)
+	m, err := p.loadIssued(path)
 	if err != nil {
 		return nil, err
 	}
@@ -412,7 +412,7 @@ func (p *program) siteManifests() (map[string]*manifest.Manifest, error) {
 		return nil, fmt.Errorf("manifests: %w", err)
 	}
 	for _, path := range paths {
-		m, err := p.loadManifest(path)
+		m, err := p.loadIssued(path)
 		if err != nil {
 			return nil, err
 		}

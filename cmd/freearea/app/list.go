@@ -82,7 +82,7 @@ func (p *program) listBuild(c *cli.Context) (err error) {
 	if c.IsSet("delta") && !c.IsSet("previous") {
 		return usagef(msg.Of("--delta goes with --previous", "--delta は --previous と一緒に使います"))
 	}
-	m, err := p.loadManifest(c.Args().First())
+	m, err := p.loadIssued(c.Args().First())
 	if err != nil {
 		return err
 	}
@@ -243,7 +243,7 @@ func (p *program) listShow(c *cli.Context) (err error) {
 
 // listKey finds whose list it has to be.
 func (p *program) listKey(ctx context.Context, c *cli.Context, path string) (o list.Options, err error) {
-	m, err := p.loadManifest(path)
+	m, err := p.loadIssued(path)
 	if err != nil {
 		return o, err
 	}

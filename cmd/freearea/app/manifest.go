@@ -20,6 +20,12 @@ func (p *program) loadManifest(path string) (*manifest.Manifest, error) {
 	return manifest.Reader{Profiles: p.Profiles}.Load(path)
 }
 
+// loadIssued loads the manifest of a service that cards hold already, for what
+// needs no load file, or opens it later.
+func (p *program) loadIssued(path string) (*manifest.Manifest, error) {
+	return manifest.Reader{Profiles: p.Profiles, Issued: true}.Load(path)
+}
+
 func (p *program) manifestCommand() *cli.Command {
 	t := p.lang.T
 	return p.group(&cli.Command{

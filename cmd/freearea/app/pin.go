@@ -86,7 +86,7 @@ func (p *program) pinChange(c *cli.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	m, err := p.loadManifest(path)
+	m, err := p.loadIssued(path)
 	if err != nil {
 		return err
 	}

@@ -71,7 +71,7 @@ func (p *program) reader(c *cli.Context) (*reader.Reader, func() error, error) {
 	needsStore := false
 	var manifests []*manifest.Manifest
 	for _, path := range c.Args().Slice() {
-		m, err := p.loadManifest(path)
+		m, err := p.loadIssued(path)
 		if err != nil {
 			return nil, nil, err
 		}

@@ -197,7 +197,7 @@ func (p *program) openServices(ctx context.Context, t, before *terminal) error {
 	var manifests []*manifest.Manifest
 	needsStore := false
 	for _, s := range t.config.Services {
-		m, err := p.loadManifest(s.Manifest)
+		m, err := p.loadIssued(s.Manifest)
 		if err != nil {
 			faults = append(faults, err)
 		} else {

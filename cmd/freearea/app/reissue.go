@@ -131,7 +131,7 @@ func (p *program) reissue(c *cli.Context) (err error) {
 		return err
 	}
 	for _, path := range c.Args().Slice() {
-		m, err := p.loadManifest(path)
+		m, err := p.loadIssued(path)
 		if err != nil {
 			return err
 		}
