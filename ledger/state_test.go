@@ -155,6 +155,34 @@ func TestUnfinishedRuns(t *testing.T) {
 	unfinished(torn, failed)
 	add(t, l, runOf("r4", "library", cardA, aidLib), ledger.RunFinished{Run: "r4", Outcome: ledger.Done})
 	unfinished(failed)
+
+	// What was locked and unlocked since may hold what a torn update wrote, or
+	// what was there before.
+	purpose := func(run, purpose string) ledger.RunStarted {
+		r := runOf(run, "library", cardA, aidLib)
+		r.Purpose = purpose
+		return r
+	}
+	names := func(want ...string) {
+		t.Helper()
+		var got []string
+		runs, err := l.UnfinishedRuns(t.Context(), cardA)
+		must(t, err)
+		for _, r := range runs {
+			got = append(got, r.Run)
+		}
+		if d := cmp.Diff(want, got); d != "" {
+			t.Error(d)
+		}
+	}
+	add(t, l, purpose("r5", "update"), purpose("r6", "suspend"), ledger.RunFinished{Run: "r6", Outcome: ledger.Done})
+	names("r2", "r5")
+	add(t, l, purpose("r7", "suspend"))
+	names("r2", "r5", "r7")
+	add(t, l, purpose("r8", "resume"), ledger.RunFinished{Run: "r8", Outcome: ledger.Done})
+	names("r2", "r5")
+	add(t, l, purpose("r9", "rekey"), ledger.RunFinished{Run: "r9", Outcome: ledger.Done})
+	names("r2")
 }
 
 func TestFailedAuthentications(t *testing.T) {

@@ -137,13 +137,15 @@ FROM events r
 WHERE r.kind = 'card-replaced';
 
 -- Every run; superseded tells that a later run of the same service on the
--- same card was done.
+-- same card was done. One that locked or unlocked only says nothing of what
+-- another wrote.
 CREATE VIEW runs AS
 SELECT s.run, s.seq, s.time, s.service, s.card,
 	f.record ->> '$.data.outcome' AS outcome,
 	EXISTS (SELECT 1 FROM events l JOIN events d ON d.run = l.run
 		AND d.kind = 'run-finished' AND d.record ->> '$.data.outcome' = 'done'
 		WHERE l.kind = 'run-started' AND l.card = s.card AND l.service = s.service
+		AND (l.record ->> '$.data.purpose' NOT IN ('suspend', 'resume') OR s.record ->> '$.data.purpose' IN ('suspend', 'resume'))
 		AND l.seq > s.seq) AS superseded
 FROM events s
 LEFT JOIN events f ON f.kind = 'run-finished' AND f.run = s.run
