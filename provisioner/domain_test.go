@@ -411,6 +411,45 @@ func TestTokensRefused(t *testing.T) {
 	wants(t, err, iso7816.ErrConditions)
 }
 
+// Without a token to delete the instance, what it holds is erased all the same;
+// with one the rest follows.
+func TestErasedWithoutToken(t *testing.T) {
+	c := newCounter(t, newBook(t))
+	byTokens(c)
+	r := c.request(office)
+	c.allowIssue(r)
+	c.mustIssue(r)
+	if _, err := c.read(office, ""); err != nil {
+		t.Fatal(err)
+	}
+	for _, c.Tokens = range []*delegation.Tokens{c.Tokens, nil} {
+		_, err := c.withdraw(office)
+		wants(t, err, provisioner.ErrTokenMissing)
+		var stopped *provisioner.RunError
+		if !errors.As(err, &stopped) || !slices.Equal(stopped.Done, []provisioner.StepName{provisioner.StepWipe}) || stopped.Step != provisioner.StepDelete {
+			t.Errorf("%#v", stopped)
+		}
+		if tap, err := c.read(office, ""); err == nil {
+			t.Errorf("read after that: %+v", tap)
+		}
+		s, err := c.Connect(t.Context())
+		check(t, err)
+		states := must(c.Ledger.Services(t.Context(), s.CardRef))
+		s.Close()
+		if len(states) != 1 || states[0].State != ledger.Uncertain {
+			t.Errorf("the ledger says %+v", states)
+		}
+	}
+	c.allowWithdraw(office)
+	result, err := c.withdraw(office)
+	check(t, err)
+	if result.Steps == 0 {
+		t.Error("nothing was left to do")
+	}
+	c.allowIssue(r)
+	c.mustIssue(c.request(office))
+}
+
 // A Security Domain that is not ready is refused before anybody authenticates
 // to it.
 func TestDomainNotReady(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 
 	"github.com/freearea/freearea/delegation"
 	"github.com/freearea/freearea/globalplatform"
@@ -185,6 +186,16 @@ func (p *Plan) missing() error {
 		}
 	}
 	return nil
+}
+
+// erasing are the steps of a withdrawal up to the one that erases what the
+// instance holds, where no token is needed for them.
+func (p *Plan) erasing() []Step {
+	last := slices.IndexFunc(p.Steps, func(s Step) bool { return s.Name == StepWipe })
+	if p.Purpose != Withdraw || slices.ContainsFunc(p.Steps[:last+1], func(s Step) bool { return s.Token != nil }) {
+		return nil
+	}
+	return p.Steps[:last+1]
 }
 
 // Evidence is what the ledger keeps of a step under Delegated Management, as

@@ -48,6 +48,9 @@ func (e *RunError) Unwrap() error { return e.Err }
 // context has ended. The outcome of one step and the intent of the next are one
 // entry, written and synced at once. When a plan of nothing but a missing record
 // is run, only the ledger is written.
+//
+// Without a token that it needs a plan is not begun ([ErrTokenMissing]), except
+// that a withdrawal erases what the instance holds first, for which it needs none.
 func (p *Provisioner) Run(ctx context.Context, s *Session, plan *Plan) (*Result, error) {
 	switch {
 	case p.Ledger == nil:
@@ -55,8 +58,11 @@ func (p *Provisioner) Run(ctx context.Context, s *Session, plan *Plan) (*Result,
 	case plan.card != s.CardRef:
 		return nil, errors.New("the plan was made for another card")
 	}
-	if err := plan.missing(); err != nil {
-		return nil, err
+	steps, missing := plan.Steps, plan.missing()
+	if missing != nil {
+		if steps = plan.erasing(); len(steps) == 0 {
+			return nil, missing
+		}
 	}
 	run, err := p.newID()
 	if err != nil {
@@ -83,19 +89,25 @@ func (p *Provisioner) Run(ctx context.Context, s *Session, plan *Plan) (*Result,
 	w := &writer{p: p}
 	w.hold(plan.reason(), started)
 	var done []StepName
-	for i, step := range plan.Steps {
+	failed := func(err error) error {
+		if !errors.Is(err, errLedger) {
+			w.hold("", ledger.RunFinished{Run: run, Outcome: ledger.Failed, Error: short(err)})
+			err = errors.Join(err, w.write(ctx))
+		}
+		return &RunError{Run: run, Done: done, Step: plan.Steps[len(done)].Name, Err: err}
+	}
+	for i, step := range steps {
 		if err := p.step(ctx, s, plan, w, run, i+1); err != nil {
 			if errors.Is(err, iso7816.ErrNoMemory) {
 				err = errors.Join(err, p.makeRoom(ctx, s, plan, w, run, done))
 			}
-			if !errors.Is(err, errLedger) {
-				w.hold("", ledger.RunFinished{Run: run, Outcome: ledger.Failed, Error: short(err)})
-				err = errors.Join(err, w.write(ctx))
-			}
 			s.lost = true // some cards end the channel when they refuse: what comes next opens one
-			return nil, &RunError{Run: run, Done: done, Step: step.Name, Err: err}
+			return nil, failed(err)
 		}
 		done = append(done, step.Name)
+	}
+	if missing != nil {
+		return nil, failed(missing)
 	}
 	result.Steps, result.KeyVersion = len(done), plan.keyVersion
 	w.hold(plan.reason(), plan.record(run)...)
