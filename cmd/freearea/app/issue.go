@@ -322,6 +322,7 @@ func (p *program) reconcile(c *cli.Context, pr *provisioner.Provisioner, do job)
 		if more {
 			p.notef(do.recorded, todo.Service)
 		}
+		p.noteErased(todo, err)
 		return err
 	}
 	out.ID, out.IssueNumber, out.KeyVersion = orNull(result.ID), result.IssueNumber, result.KeyVersion
@@ -353,6 +354,16 @@ func (p *program) reconcile(c *cli.Context, pr *provisioner.Provisioner, do job)
 		p.printf(msg.Of("version %d stays on the card beside it until %s; after that `freearea rekey` takes it off", "バージョン %d の鍵も %s までカードに残ります。その後の `freearea rekey` で取り除きます"), kept.KeyVersion, kept.Until)
 	}
 	return nil
+}
+
+// noteErased says of a withdrawal that came to no end that the content is gone
+// all the same, where it is.
+func (p *program) noteErased(todo *provisioner.Plan, err error) {
+	var stopped *provisioner.RunError
+	if todo.Purpose == provisioner.Withdraw && errors.As(err, &stopped) && slices.Contains(stopped.Done, provisioner.StepWipe) {
+		p.notef(msg.Of("freearea: note: what %s held is erased from the card already; what is left is to delete the empty application",
+			"freearea: お知らせ: %s の内容は既にカードから消去しました。空のアプリケーションの削除が残っています"), todo.Service)
+	}
 }
 
 // sayDone says what a run has led to.

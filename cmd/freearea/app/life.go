@@ -279,8 +279,8 @@ func (p *program) withdraw(c *cli.Context) (err error) {
 			}
 			return nil
 		},
-		recorded: msg.Of("freearea: note: it is recorded that the consent to %s is taken back, and the ID is good no more; what is left is to erase it from the card",
-			"freearea: お知らせ: %s の同意の撤回を記録し、IDを失効させました。カードからの消去が残っています"),
+		recorded: msg.Of("freearea: note: it is recorded that the consent to %s is taken back, and the ID is good no more; what is left is to take it off the card",
+			"freearea: お知らせ: %s の同意の撤回を記録し、IDを失効させました。カードからの取消しが残っています"),
 	})
 }
 
